@@ -1,0 +1,71 @@
+"""Variational autoencoders with chosen encoder noise, and how robust they are.
+
+Train with a chosen encoder standard deviation σ_enc and input noise σ_N, bound the
+Lipschitz constants of encoder and decoder, attack them, and compare in MLflow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from harmonicvae._version import __version__
+
+if TYPE_CHECKING:
+    from harmonicvae.attacks import attack
+    from harmonicvae.datasets import load_celeba, load_cifar10, load_sinc
+    from harmonicvae.exceptions import HarmonicVAEError
+    from harmonicvae.lipschitz import bound, bracket
+    from harmonicvae.models import HarmonicVAE, load_estimator, save_estimator
+    from harmonicvae.network import LayeredNetwork
+    from harmonicvae.records import Bound, Bracket
+    from harmonicvae.report import write_report
+    from harmonicvae.tracking.registry import load_model
+
+#: Where each public name lives; modules are imported at first use.
+_LOCATIONS = {
+    "Bound": "harmonicvae.records",
+    "Bracket": "harmonicvae.records",
+    "HarmonicVAE": "harmonicvae.models",
+    "HarmonicVAEError": "harmonicvae.exceptions",
+    "LayeredNetwork": "harmonicvae.network",
+    "attack": "harmonicvae.attacks",
+    "bound": "harmonicvae.lipschitz",
+    "bracket": "harmonicvae.lipschitz",
+    "load_celeba": "harmonicvae.datasets",
+    "load_cifar10": "harmonicvae.datasets",
+    "load_estimator": "harmonicvae.models",
+    "load_model": "harmonicvae.tracking.registry",
+    "load_sinc": "harmonicvae.datasets",
+    "save_estimator": "harmonicvae.models",
+    "write_report": "harmonicvae.report",
+}
+
+__all__ = [
+    "Bound",
+    "Bracket",
+    "HarmonicVAE",
+    "HarmonicVAEError",
+    "LayeredNetwork",
+    "__version__",
+    "attack",
+    "bound",
+    "bracket",
+    "load_celeba",
+    "load_cifar10",
+    "load_estimator",
+    "load_model",
+    "load_sinc",
+    "save_estimator",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LOCATIONS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LOCATIONS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

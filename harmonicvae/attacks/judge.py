@@ -1,0 +1,145 @@
+"""The verdict on what an attack proposes: projected and evaluated in float64.
+
+Everything here is apart from what a method can reach: inputs, models and box are copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harmonicvae.attacks.frozen import FrozenPair, Responder
+from harmonicvae.attacks.problem import Candidates, Problem
+from harmonicvae.attacks.projections import Box, make_feasible
+from harmonicvae.exceptions import SolverError
+
+#: Below this ratio of ball to input size, float32 differences are mostly rounding.
+_SMALL_BALL = 1e-4
+
+
+@dataclass
+class Verdict:
+    """Best feasible perturbation of every input, judged in float64, and the budget used."""
+
+    perturbation: Tensor
+    damage: Tensor
+    attacked: Tensor
+    restart: Tensor
+    step: Tensor
+    late_gain: Tensor
+    restarts: int = 0
+    evaluations: int = 0
+    without_gradient: int = 0
+    not_finite: int = 0
+
+
+class Judge:
+    """Float64 evaluation of what a method proposes, apart from everything it can reach."""
+
+    def __init__(
+        self, pair: FrozenPair, x: Tensor, norm: str, box: Box | None, max_batch: int
+    ) -> None:
+        self.pair = pair
+        self.x = x
+        self.norm = norm
+        self.box = box
+        self.max_batch = max_batch
+        self.clean = self._respond(x)
+        if not bool(torch.isfinite(self.clean).all()):
+            broken = int((~torch.isfinite(self.clean).all(dim=1)).sum())
+            raise SolverError(
+                f"decode(encode(x)) is NaN or infinite for {broken} of {len(x)} clean inputs; "
+                "check the weights and the scale of x"
+            )
+
+    def nothing(self) -> Verdict:
+        """Return the verdict on δ = 0, from which every search starts."""
+        count = len(self.x)
+        return Verdict(
+            perturbation=torch.zeros_like(self.x),
+            damage=torch.zeros(count, dtype=torch.float64),
+            attacked=self.clean.clone(),
+            restart=torch.full((count,), -1),
+            step=torch.zeros(count, dtype=torch.int64),
+            late_gain=torch.zeros(count, dtype=torch.float64),
+        )
+
+    def problem(self, block: slice, radius: float, seeds: Sequence[int]) -> Problem:
+        """Return the problem of some inputs, on tensors of its own."""
+        respond = self._searcher(radius)
+        x = self.x[block].to(respond.device, respond.dtype, copy=True)
+        limits = None
+        if self.box is not None:
+            low, high = (end.to(x) for end in self.box)
+            limits = ((low - x)[:, None].clamp_max(0), (high - x)[:, None].clamp_min(0))
+        return Problem(
+            respond,
+            x,
+            radius,
+            norm=self.norm,
+            limits=limits,
+            max_batch=self.max_batch,
+            seeds=seeds,
+        )
+
+    def _searcher(self, radius: float) -> Responder:
+        """Return the pair to search with: float64 where float32 cannot resolve the ball."""
+        extent = radius * (self.x.shape[1] ** 0.5 if self.norm == "linf" else 1.0)
+        size = float(torch.linalg.vector_norm(self.x, dim=1).median().clamp_min(1.0))
+        return self.pair.exact if extent < _SMALL_BALL * size else self.pair.search
+
+    def judge(self, verdict: Verdict, block: slice, candidates: Candidates, radius: float) -> None:
+        """Project and evaluate every proposal in float64, and keep the best of each input."""
+        _check_candidates(candidates, self.x[block])
+        proposals = candidates.perturbation.detach().cpu().double()
+        steps = candidates.step.cpu()
+        gain = candidates.late_gain
+        gains = torch.full(steps.shape, torch.inf) if gain is None else gain.cpu().double()
+        x = self.x[block]
+        images = torch.arange(len(self.x))[block]
+        verdict.restarts = max(verdict.restarts, proposals.shape[1])
+        for restart in range(proposals.shape[1]):
+            verdict.not_finite += int((~torch.isfinite(proposals[:, restart]).all(dim=1)).sum())
+            delta = make_feasible(proposals[:, restart], x, radius, self.norm, self.box)
+            attacked = self._respond(x + delta)
+            damage = torch.linalg.vector_norm(attacked - self.clean[block], dim=1)
+            damage = damage.nan_to_num(nan=-1.0, posinf=-1.0)
+            better = damage > verdict.damage[block]
+            chosen = images[better]
+            verdict.perturbation[chosen] = delta[better]
+            verdict.damage[chosen] = damage[better]
+            verdict.attacked[chosen] = attacked[better]
+            verdict.restart[chosen] = restart
+            verdict.step[chosen] = steps[better, restart]
+            verdict.late_gain[chosen] = gains[better, restart].double()
+
+    def violation(self, delta: Tensor) -> float:
+        """Return the largest distance of x + δ outside the box."""
+        if self.box is None:
+            return 0.0
+        point = self.x + delta
+        over = torch.maximum(point - self.box[1], self.box[0] - point)
+        return float(over.clamp_min(0).max())
+
+    def _respond(self, points: Tensor) -> Tensor:
+        """Return g(p(points)) as float64 on the CPU, at most ``max_batch`` rows at a time."""
+        exact = self.pair.exact
+        with torch.no_grad():
+            parts = [
+                exact(part.to(exact.device, exact.dtype)).cpu().double()
+                for part in points.split(self.max_batch)
+            ]
+        return torch.cat(parts)
+
+
+def _check_candidates(candidates: Candidates, x: Tensor) -> None:
+    """Refuse proposals of the wrong shape; a mistake of the method's author."""
+    shape, steps = tuple(candidates.perturbation.shape), tuple(candidates.step.shape)
+    if len(shape) != 3 or shape[::2] != tuple(x.shape) or steps != shape[:2]:
+        raise SolverError(
+            f"_perturb must return perturbations of shape ({len(x)}, restarts, {x.shape[1]}) and "
+            f"steps of shape ({len(x)}, restarts), got {shape} and {steps}"
+        )

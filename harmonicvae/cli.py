@@ -1,0 +1,158 @@
+"""The shell command: parse, call, print one clear line if something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from harmonicvae._version import __version__
+from harmonicvae.exceptions import HarmonicVAEError, InputError
+
+#: Exit codes: something failed on the way, bad input, Ctrl-C.
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments without the program's name; None means those of the process.
+
+    Returns
+    -------
+    int
+        0; 2 for input that is not valid; 1 if anything failed; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parsed = _parser().parse_args(arguments)
+    parsed.command_line = shlex.join(["harmonicvae", *arguments])
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        from harmonicvae import commands  # after the logging level, and not for --help
+
+        return getattr(commands, parsed.function)(parsed)
+    except InputError as error:
+        return _fail(str(error), USAGE)
+    except HarmonicVAEError as error:
+        return _fail(str(error), FAILED)
+    except KeyboardInterrupt:
+        print("\nharmonicvae: interrupted; open runs are marked KILLED", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    """End on SIGTERM as on Ctrl-C, so that runs are closed."""
+    raise KeyboardInterrupt
+
+
+def _fail(reason: str, code: int) -> int:
+    """Print one clear line, and mark the run of ``mlflow run`` with it."""
+    print(f"harmonicvae: {reason}", file=sys.stderr)
+    if os.environ.get("MLFLOW_RUN_ID"):
+        from harmonicvae.tracking.runs import fail_outer_run
+
+        fail_outer_run(reason)
+    return code
+
+
+# All values arrive as text and are checked in commands.py: MLflow passes them unchecked,
+# and "" (a parameter left alone in MLproject) means the default.
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="harmonicvae",
+        description="Train variational autoencoders with chosen noise and measure their "
+        "robustness.",
+    )
+    parser.add_argument("--version", action="version", version=f"harmonicvae {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_study(verbs.add_parser("study", help="train, register, bound, attack, report"))
+    _add_study(verbs.add_parser("sweep", help="train and register the study's grid only"))
+    _add_train(verbs.add_parser("train", help="train and register one model"))
+    _add_lipschitz(verbs.add_parser("lipschitz", help="bound a stored model's constants"))
+    _add_attack(verbs.add_parser("attack", help="attack a stored model"))
+    _add_report(verbs.add_parser("report", help="render a study's report again"))
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, dataset: str) -> None:
+    parser.add_argument("--dataset", default=dataset, help="sinc, cifar10 or celeba")
+    parser.add_argument("--data-dir", default="", help="folder of the image files")
+
+
+def _add_common(parser: argparse.ArgumentParser, function: str) -> None:
+    parser.set_defaults(function=function)
+    parser.add_argument("--experiment", default="", help="MLflow experiment")
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "run_study")
+    _add_data(parser, "sinc")
+    parser.add_argument("--preset", default="quick", help="quick (minutes) or paper (hours)")
+    parser.add_argument("--encoder-std", default="", help="σ_enc of the decoder column: 1,0.5,0.1")
+    parser.add_argument("--input-noise-std", default="", help="σ_N of the encoder column: 1,0.5,0")
+    parser.add_argument("--seeds", default="", help="integers in [0, 2**64)")
+    parser.add_argument("--epochs", default="", help="the preset's without")
+    parser.add_argument("--radii", default="10,20", help="ℓ2 radii of the attack")
+    parser.add_argument("--attack-images", default="", help="the preset's without")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--n-jobs", default="auto", help="models trained at once")
+    parser.add_argument(
+        "--reproduction-errors", default="none", help="errors of the reproduction to make"
+    )
+    parser.add_argument("--output", default="harmonicvae-results", help="folder of the results")
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "train")
+    _add_data(parser, "sinc")
+    parser.add_argument("--encoder-std", default="0.5", help="σ_enc > 0, or learned")
+    parser.add_argument("--input-noise-std", default="0", help="σ_N")
+    parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")
+    parser.add_argument("--epochs", default="", help="that of the quick study without")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--reproduction-errors", default="none", help="errors to make on purpose")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_evaluation(parser: argparse.ArgumentParser, function: str) -> None:
+    _add_common(parser, function)
+    parser.add_argument(
+        "model_uri", metavar="MODEL_URI", help="models:/name/1, models:/name@alias, runs:/id/model"
+    )
+    _add_data(parser, "")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_lipschitz(parser: argparse.ArgumentParser) -> None:
+    _add_evaluation(parser, "lipschitz")
+    parser.add_argument("--methods", default="", help="norm_product,eclipse_fast; all without")
+    parser.add_argument("--points", default="512", help="data points of the lower bound")
+    parser.add_argument("--steps", default="0", help="ascent steps from the best points")
+    parser.add_argument("--reproduction-errors", default="none", help="slope_one")
+
+
+def _add_attack(parser: argparse.ArgumentParser) -> None:
+    _add_evaluation(parser, "attack")
+    parser.add_argument("--radii", default="10,20", help="ℓ2 radii")
+    parser.add_argument("--images", default="16", help="images attacked")
+    parser.add_argument("--method", default="apgd", help="apgd, linear, random")
+    parser.add_argument("--steps", default="", help="the method's own without")
+    parser.add_argument("--restarts", default="", help="the method's own without")
+    parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "report")
+    parser.add_argument("source", help="result folder, run id or runs:/id of a study")
+    parser.add_argument("--output", default="harmonicvae-report", help="folder of the report")

@@ -1,0 +1,262 @@
+"""What each verb of the shell does, from checked values to printed lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harmonicvae import names, study
+from harmonicvae import options as check
+from harmonicvae.attacks import ATTACKS
+from harmonicvae.datasets import DATASETS
+from harmonicvae.exceptions import InputError, TrackingError
+from harmonicvae.lipschitz import METHODS
+from harmonicvae.models.parameters import check_device
+from harmonicvae.report import attack_table, lipschitz_table, to_terminal, write_report
+from harmonicvae.report.results import load_results
+from harmonicvae.reproduction import (
+    LIPSCHITZ_ERRORS,
+    TRAINING_ERRORS,
+    check_reproduction_errors,
+)
+from harmonicvae.tracking import runs, steps
+from harmonicvae.tracking.specs import DataSpec, ModelSpec
+
+#: CelebA's partition lists more images than many copies hold; absent ones are counted.
+_DATA_OPTIONS: dict[str, dict[str, Any]] = {names.CELEBA: {"allow_missing": True}}
+
+
+def run_study(parsed: argparse.Namespace) -> int:
+    """Run the study, or with the verb "sweep" its training part only."""
+    plan = study_plan(parsed)
+    store = runs.open_store(parsed.experiment or None)
+    run_id = runs.adopt_run(store, f"{plan.data.name} {parsed.verb}", "study")
+    store = replace(store, parent_run_id=run_id)
+    with runs.finishing(store, run_id):
+        result = study.run_study(
+            plan,
+            store,
+            parsed.output,
+            evaluate=parsed.verb == "study",
+            command=parsed.command_line,
+        )
+        _print_result(result)
+        if result.failures:
+            raise TrackingError(f"{len(result.failures)} models failed, see above")
+    return 0
+
+
+def summarise(folder: Path) -> str:
+    """Return the Lipschitz and attack tables of a result folder as text.
+
+    Parameters
+    ----------
+    folder : Path
+        Flat result files.
+
+    Returns
+    -------
+    str
+    """
+    results = load_results(folder)
+    parts = ["Lipschitz constants (l2), mean ± sd over seeds"]
+    parts.append(to_terminal(lipschitz_table(results.models)))
+    if len(results.attacks):
+        parts += ["", "Maximum-damage attack", ""]
+        parts.append(to_terminal(attack_table(results.attacks, results.models)))
+    return "\n".join(parts)
+
+
+def _print_result(result: study.StudyResult) -> None:
+    """Print the tables of a study and where the rest is."""
+    print()
+    if result.report is not None:
+        print(summarise(result.folder))
+    elif len(result.models):
+        columns = [names.MODEL, names.ELBO, names.SQUARED_ERROR, "model_uri"]
+        print(result.models[columns].to_string(index=False))
+    for failure in result.failures:
+        print(f"FAILED {failure['model']}: {failure['reason']}", file=sys.stderr)
+    if result.report is not None:
+        print(f"\nreport: {result.report.resolve()}")
+    print(f"run:    {result.run_id} (all runs: mlflow ui)")
+
+
+def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
+    """Check every option of a study before anything is created.
+
+    Parameters
+    ----------
+    parsed : Namespace
+        Options as text; "" means the preset's value.
+
+    Returns
+    -------
+    StudyPlan
+
+    Raises
+    ------
+    InputError
+        At the first option that is not valid.
+    """
+    data = data_spec(parsed)
+    preset = check.choice("preset", parsed.preset, tuple(study.PRESETS))
+    epochs, n_seeds = study.PRESETS[preset][data.name]
+    errors = check.words(parsed.reproduction_errors)
+    check_reproduction_errors(errors)
+    device = str(check_device(parsed.device))
+    plan = study.StudyPlan(
+        data=data,
+        preset=preset,
+        encoder_stds=study.ENCODER_STDS,
+        input_noise_stds=study.INPUT_NOISE_STDS,
+        seeds=study.STUDY_SEEDS[:n_seeds],
+        epochs=epochs,
+        n_images=study.ATTACK_IMAGES[preset],
+        radii=check.numbers("radii", parsed.radii, positive=True),
+        device=device,
+        n_jobs=check.jobs("n_jobs", parsed.n_jobs, device),
+        reproduction_errors=errors,
+    )
+    return replace(plan, **_given(parsed))
+
+
+def _given(parsed: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that take the place of the preset's values."""
+    given: dict[str, Any] = {}
+    if parsed.encoder_std:
+        given["encoder_stds"] = check.numbers("encoder_std", parsed.encoder_std, positive=True)
+    if parsed.input_noise_std:
+        given["input_noise_stds"] = check.numbers("input_noise_std", parsed.input_noise_std)
+    if parsed.seeds:
+        given["seeds"] = check.seeds("seeds", parsed.seeds)
+    if parsed.epochs:
+        given["epochs"] = check.integer("epochs", parsed.epochs, 1)
+    if parsed.attack_images:
+        given["n_images"] = check.integer("attack_images", parsed.attack_images, 1)
+    return given
+
+
+def data_spec(parsed: argparse.Namespace) -> DataSpec:
+    """Return the checked data set of a command."""
+    name = check.choice("dataset", parsed.dataset, tuple(DATASETS))
+    data_dir = check.folder("data_dir", parsed.data_dir)
+    if data_dir is None and name != names.SINC:
+        raise InputError(
+            f"data_dir must name the folder of the {name} files, got ''; give --data-dir FOLDER, "
+            "or -P data_dir=FOLDER to mlflow run"
+        )
+    return DataSpec(name=name, data_dir=data_dir, options=_DATA_OPTIONS.get(name, {}))
+
+
+def train(parsed: argparse.Namespace) -> int:
+    """Train and register one model."""
+    data = data_spec(parsed)
+    errors = check.words(parsed.reproduction_errors)
+    check_reproduction_errors(errors, TRAINING_ERRORS)
+    default_epochs, _ = study.PRESETS["quick"][data.name]
+    spec = ModelSpec(
+        dataset=data.name,
+        encoder_std=_encoder_std(parsed.encoder_std),
+        input_noise_std=check.one("input_noise_std", check.numbers, parsed.input_noise_std),
+        seed=check.one("seed", check.seeds, parsed.seed),
+        epochs=check.integer("epochs", parsed.epochs, 1) if parsed.epochs else default_epochs,
+        latent_dim=study.LATENT_DIMS[data.name],
+        reproduction_errors=errors,
+    )
+    device = str(check_device(parsed.device))
+    outcome = steps.train_one(spec, data, experiment=parsed.experiment or None, device=device)
+    return _print_outcome(outcome, parsed.json)
+
+
+def _encoder_std(text: str) -> float | str:
+    """Return one σ_enc > 0 or "learned"."""
+    if text == "learned":
+        return text
+    value = check.one("encoder_std", check.numbers, text)
+    if value == 0:
+        raise InputError(f"encoder_std must be > 0 or 'learned', got {text!r}")
+    return value
+
+
+def lipschitz(parsed: argparse.Namespace) -> int:
+    """Bound the Lipschitz constants of a stored model."""
+    errors = check.words(parsed.reproduction_errors)
+    check_reproduction_errors(errors, LIPSCHITZ_ERRORS)
+    methods = check.words(parsed.methods) or tuple(METHODS)
+    for method in methods:
+        check.choice("methods", method, tuple(METHODS))
+    config = {
+        "methods": methods,
+        "n_points": check.integer("points", parsed.points, 1),
+        "n_steps": check.integer("steps", parsed.steps, 0),
+        "reproduction_errors": errors,
+    }
+    return _evaluate(parsed, names.EVALUATOR_LIPSCHITZ, config)
+
+
+def attack(parsed: argparse.Namespace) -> int:
+    """Attack a stored model."""
+    config = {
+        "radii": check.numbers("radii", parsed.radii, positive=True),
+        "n_images": check.integer("images", parsed.images, 1),
+        "method": check.choice("method", parsed.method, tuple(ATTACKS)),
+        "random_state": check.one("seed", check.seeds, parsed.seed),
+    }
+    if parsed.steps:
+        config["n_steps"] = check.integer("steps", parsed.steps, 1)
+    if parsed.restarts:
+        config["n_restarts"] = check.integer("restarts", parsed.restarts, 1)
+    return _evaluate(parsed, names.EVALUATOR_MAX_DAMAGE, config)
+
+
+def _evaluate(parsed: argparse.Namespace, evaluator: str, config: dict[str, Any]) -> int:
+    """Run one evaluator on the data a model was trained on, or on the data named."""
+    data = data_spec(parsed) if parsed.dataset else None
+    if data is None and parsed.data_dir:
+        found = steps.trained_on(parsed.model_uri)
+        data = replace(found, data_dir=check.folder("data_dir", parsed.data_dir))
+    outcome = steps.evaluate_one(
+        parsed.model_uri, {evaluator: config}, data=data, experiment=parsed.experiment or None
+    )
+    return _print_outcome(outcome, parsed.json)
+
+
+def _print_outcome(outcome: Any, as_json: bool) -> int:
+    """Print a step's metrics, as a table or as JSON."""
+    if outcome.failure:
+        raise TrackingError(outcome.failure)
+    row = dict(outcome.row)
+    if outcome.model_uri:
+        row["model_uri"] = outcome.model_uri
+    row["run_id"] = outcome.run_id
+    if as_json:
+        print(json.dumps(row, indent=1, default=str))
+        return 0
+    width = max(map(len, row))
+    for key, value in row.items():
+        print(
+            f"{key:<{width}}  {value:.6g}"
+            if isinstance(value, float)
+            else f"{key:<{width}}  {value}"
+        )
+    return 0
+
+
+def report(parsed: argparse.Namespace) -> int:
+    """Render a study's report again, from its folder or from its run."""
+    source = Path(parsed.source).expanduser()
+    output = Path(parsed.output)
+    with tempfile.TemporaryDirectory() as scratch:
+        if not source.is_dir():
+            source = steps.fetch_study(parsed.source, Path(scratch))
+        path = write_report(source, output)
+        print(summarise(source))
+    steps.log_report(output)
+    print(f"\nreport: {path.resolve()}")
+    return 0

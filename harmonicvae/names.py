@@ -1,0 +1,147 @@
+"""Every metric, parameter, tag, artifact and column name, once.
+
+A value says side and norm: ``lipschitz_upper_l2_decoder``, never a bare
+``lipschitz``.  The same strings are MLflow metric names and the columns of the
+flat result tables, so a number can be followed from a table to its run.
+"""
+
+SIDES = ("encoder", "decoder")
+
+# --- data sets ---------------------------------------------------------------
+SINC = "sinc"
+CIFAR10 = "cifar10"
+CELEBA = "celeba"
+
+# --- parameters of a trained model (MLflow params, columns of models.csv) ----
+MODEL = "model"  # identifier of one trained model inside a study, e.g. sinc-e0.5-n0-s1460
+DATASET = "dataset"
+ENCODER_STD = "encoder_std"
+INPUT_NOISE_STD = "input_noise_std"
+SEED = "seed"
+EPOCHS = "epochs"
+PARAMETER_COLUMNS = (MODEL, DATASET, ENCODER_STD, INPUT_NOISE_STD, SEED, EPOCHS)
+
+# --- per-epoch metrics (MLflow metrics with step, columns of history.csv) ----
+EPOCH = "epoch"
+TRAIN_LOSS = "train_loss"
+TRAIN_RECONSTRUCTION = "train_squared_error"
+TRAIN_KL = "train_kl"
+VALID_LOSS = "valid_loss"
+EPOCH_SECONDS = "epoch_seconds"
+HISTORY_COLUMNS = (EPOCH, TRAIN_LOSS, TRAIN_RECONSTRUCTION, TRAIN_KL, VALID_LOSS, EPOCH_SECONDS)
+
+# --- metrics of a trained model ----------------------------------------------
+ELBO = "elbo"  # nats per sample, unit-variance Gaussian decoder, constant included
+SQUARED_ERROR = "squared_error"  # mean over samples of ‖x − decode(encode(x))‖²
+TRAIN_SECONDS = "train_seconds"
+ACTIVE_UNITS = "active_units"
+DECODING_VARIANCE_RATIO = "decoding_variance_ratio"
+COLLAPSED = "collapsed"
+
+# --- Lipschitz evaluator -----------------------------------------------------
+
+
+def lipschitz_upper(side: str, method: str | None = None) -> str:
+    """Metric name of an upper bound on the ℓ2 Lipschitz constant.
+
+    >>> lipschitz_upper("decoder"), lipschitz_upper("decoder", "norm_product")
+    ('lipschitz_upper_l2_decoder', 'lipschitz_upper_l2_decoder_norm_product')
+    """
+    return f"lipschitz_upper_l2_{side}" + (f"_{method}" if method else "")
+
+
+def lipschitz_lower(side: str) -> str:
+    """Metric name of a lower bound on the ℓ2 Lipschitz constant.
+
+    >>> lipschitz_lower("encoder")
+    'lipschitz_lower_l2_encoder'
+    """
+    return f"lipschitz_lower_l2_{side}"
+
+
+def lipschitz_ratio(side: str) -> str:
+    """Metric name of upper over lower bound; 1 means the constant is known.
+
+    >>> lipschitz_ratio("encoder")
+    'lipschitz_ratio_l2_encoder'
+    """
+    return f"lipschitz_ratio_l2_{side}"
+
+
+def lipschitz_seconds(side: str) -> str:
+    """Metric name of the wall time of the Lipschitz evaluation.
+
+    >>> lipschitz_seconds("encoder")
+    'lipschitz_seconds_encoder'
+    """
+    return f"lipschitz_seconds_{side}"
+
+
+# Columns of bounds.csv, one row a bound (records.Bound.to_dict, with MODEL and SIDE before it).
+SIDE = "side"
+BOUND_COLUMNS = (MODEL, SIDE, "kind", "method", "value", "status", "norm", "scope", "seconds")
+
+# --- attack evaluator --------------------------------------------------------
+IMAGE = "image"
+RADIUS = "radius"
+DAMAGE = "damage"
+RELATIVE_DAMAGE = "relative_damage"
+DEGRADATION = "log_likelihood_degradation"
+REPRODUCTION_DEGRADATION = "reproduction_log_ratio"
+BOUND_RATIO = "damage_bound_ratio"
+ATTACK_COLUMNS = (
+    MODEL,
+    IMAGE,
+    RADIUS,
+    "method",
+    DAMAGE,
+    RELATIVE_DAMAGE,
+    DEGRADATION,
+    REPRODUCTION_DEGRADATION,
+    BOUND_RATIO,
+)
+
+
+def attack_metric(metric: str, radius: float, statistic: str = "mean") -> str:
+    """Metric name of an attack result at one ℓ2 radius, aggregated over images.
+
+    >>> attack_metric("damage", 10.0)
+    'damage_l2_r10_mean'
+    >>> attack_metric("damage", 0.25, "max")
+    'damage_l2_r0.25_max'
+    """
+    return f"{metric}_l2_r{radius:g}_{statistic}"
+
+
+ATTACK_SECONDS = "attack_seconds"
+
+# --- evaluators, model types, tags, artifacts --------------------------------
+EVALUATOR_LIPSCHITZ = "lipschitz"
+EVALUATOR_MAX_DAMAGE = "max_damage"
+MODEL_TYPE = "vae"
+REGISTERED_PREFIX = "harmonicvae"
+
+TAG_FAILURE = "harmonicvae.failure"
+TAG_ROLE = "harmonicvae.role"  # study, model, evaluation
+TAG_MODEL = "harmonicvae.model"
+TAG_VERSION = "harmonicvae.version"
+TAG_DATA_DIGEST = "harmonicvae.data_digest"
+TAG_DATASET = "harmonicvae.dataset"
+TAG_STUDY_RUN = "harmonicvae.study_run"
+
+ARTIFACT_MODEL = "model"
+ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
+ARTIFACT_CERTIFICATES = "lipschitz/certificates.json"
+ARTIFACT_ATTACKS = "max_damage/attacks.csv"
+ARTIFACT_ATTACK_ARRAYS = "max_damage/arrays.npz"
+ARTIFACT_REPORT = "report"
+
+# --- files of a study's result folder ----------------------------------------
+FILE_STUDY = "study.json"
+FILE_MODELS = "models.csv"
+FILE_HISTORY = "history.csv"
+FILE_BOUNDS = "bounds.csv"
+FILE_ATTACKS = "attacks.csv"
+FILE_LOAD = "load.csv"
+FOLDER_ARRAYS = "arrays"
+FILE_REPORT = "report.html"

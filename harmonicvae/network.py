@@ -1,0 +1,539 @@
+"""Feed-forward networks as float64 affine layers and activations with slope ranges."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.io
+
+from harmonicvae.activations import Activation, activation, identity
+from harmonicvae.exceptions import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _real_array(value: Any, name: str) -> np.ndarray:
+    """Return a finite, read-only float64 copy."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} must be an array of numbers: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    array = np.array(array, dtype=np.float64, order="C")
+    if not np.all(np.isfinite(array)):
+        count = int(np.sum(~np.isfinite(array)))
+        raise InputError(f"{name} must be finite, got {count} NaN or infinite entries")
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredNetwork:
+    """x ↦ W_L φ_L(… φ_1(W_0 x + b_0) …) + b_L, exactly, in float64.
+
+    Parameters
+    ----------
+    weights : sequence of array-like of shape (out, in)
+        W_0 … W_L, at least one, finite.
+    biases : sequence of array-like of shape (out,)
+        b_0 … b_L.
+    activations : sequence of Activation
+        φ_1 … φ_L, one between each two affine layers; the identity where two affine
+        layers follow each other.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, an entry is NaN or infinite, or there is no layer; the
+        message names the layer.
+
+    Notes
+    -----
+    Arrays are copied and read-only. The network may be pickled.
+
+    Examples
+    --------
+    >>> network = LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation="relu")
+    >>> network([[1.0], [-1.0]])
+    array([[6.],
+           [0.]])
+    """
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+    activations: tuple[Activation, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) == 0:
+            raise InputError("a network needs at least one weight matrix, got none")
+        if len(self.biases) != len(self.weights):
+            raise InputError(
+                f"biases must be as many as weights, {len(self.weights)}, got {len(self.biases)}"
+            )
+        if len(self.activations) != len(self.weights) - 1:
+            raise InputError(
+                f"activations must be one fewer than weights, {len(self.weights) - 1}, "
+                f"got {len(self.activations)}"
+            )
+        weights = tuple(_real_array(w, f"weights[{i}]") for i, w in enumerate(self.weights))
+        biases = tuple(_real_array(b, f"biases[{i}]") for i, b in enumerate(self.biases))
+        _check_shapes(weights, biases)
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "biases", biases)
+        object.__setattr__(self, "activations", tuple(self.activations))
+
+    @classmethod
+    def from_module(cls, module: nn.Module) -> LayeredNetwork:
+        """Read a torch module.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Sequential, nested at will, of Linear, Flatten, Unflatten, Identity, Dropout (in
+            eval mode), ReLU, LeakyReLU, Sigmoid, Tanh, Softplus and ELU.
+
+        Returns
+        -------
+        LayeredNetwork
+            Weights as float64, exactly; inputs and outputs are flat vectors.
+
+        Raises
+        ------
+        UnsupportedNetworkError
+            If a layer has no exact form here; the message says which and where.
+        InputError
+            If a weight or bias is NaN or infinite, or sizes do not fit.
+
+        Examples
+        --------
+        >>> from torch import nn
+        >>> module = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 2))
+        >>> LayeredNetwork.from_module(module).hidden_dims
+        (4,)
+        """
+        from harmonicvae.torch_layers import read_module  # torch is slow to import
+
+        weights, biases, activations = read_module(module)
+        return cls(tuple(weights), tuple(biases), tuple(activations))
+
+    @classmethod
+    def from_arrays(
+        cls,
+        weights: Sequence[Any],
+        biases: Sequence[Any] | None = None,
+        activation: str | Activation | Sequence[str | Activation] = "sigmoid",
+    ) -> LayeredNetwork:
+        """Build a network from weight matrices.
+
+        Parameters
+        ----------
+        weights : sequence of array-like of shape (out, in)
+            W_0 … W_L.
+        biases : sequence of array-like of shape (out,), default=None
+            None means zero; they do not change global Lipschitz bounds.
+        activation : str, Activation or sequence of them, default="sigmoid"
+            One for all hidden layers, or one for each.
+
+        Returns
+        -------
+        LayeredNetwork
+
+        Raises
+        ------
+        InputError
+            If shapes do not fit or an entry is not finite.
+        UnsupportedNetworkError
+            If an activation is not known.
+
+        Examples
+        --------
+        >>> LayeredNetwork.from_arrays([[[1.0, 1.0]], [[2.0]]]).output_dim
+        1
+        """
+        arrays = [_real_array(weight, f"weights[{i}]") for i, weight in enumerate(weights)]
+        if biases is None:
+            biases = [np.zeros(array.shape[0] if array.ndim else 0) for array in arrays]
+        count = max(len(arrays) - 1, 0)
+        if isinstance(activation, (str, Activation)):
+            chosen = (_activation(activation),) * count
+        else:
+            chosen = tuple(_activation(item) for item in activation)
+        return cls(tuple(arrays), tuple(biases), chosen)
+
+    @classmethod
+    def from_mat(
+        cls, path: str | Path, activation: str | Activation | Sequence[str | Activation]
+    ) -> LayeredNetwork:
+        """Read a MATLAB file as MATLAB LipSDP reads it.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .mat file (version 7 or older) with the cell array ``weights``, each
+            matrix out × in, and, if there are biases, the cell array ``bias``.
+        activation : str, Activation or sequence of them
+            The file does not say which.
+
+        Returns
+        -------
+        LayeredNetwork
+
+        Raises
+        ------
+        InputError
+            If the file is missing, of another kind, truncated, or holds other things.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = os.path.join(folder.name, "weights.mat")
+        >>> LayeredNetwork.from_arrays([[[1.0, 2.0]], [[3.0]]], activation="relu").to_mat(path)
+        >>> LayeredNetwork.from_mat(path, "relu").weights[0]
+        array([[1., 2.]])
+        >>> folder.cleanup()
+        """
+        content = _load_mat(Path(path))
+        weights = _cells(content, "weights", path)
+        biases = None
+        if "bias" in content:
+            biases = [np.asarray(cell).reshape(-1) for cell in _cells(content, "bias", path)]
+        return cls.from_arrays(weights, biases, activation)
+
+    def to_mat(self, path: str | Path) -> None:
+        """Write the cell arrays ``weights`` and ``bias`` that MATLAB LipSDP loads.
+
+        Parameters
+        ----------
+        path : str or Path
+            File to write; its folder must exist.
+
+        Raises
+        ------
+        InputError
+            If hidden layers have different activations: LipSDP takes one for all.
+
+        Examples
+        --------
+        See :meth:`from_mat`.
+        """
+        kinds = {(item.name, item.parameters) for item in self.activations}
+        if len(kinds) > 1:
+            raise InputError(
+                "a LipSDP file has one activation for all hidden layers, got "
+                + ", ".join(item.name for item in self.activations)
+            )
+        cells = {}
+        for key, arrays in (("weights", self.weights), ("bias", self.biases)):
+            cell = np.empty((1, len(arrays)), dtype=object)
+            for i, array in enumerate(arrays):
+                cell[0, i] = array if key == "weights" else array[:, None]
+            cells[key] = cell
+        scipy.io.savemat(str(path), cells, appendmat=False)
+
+    @property
+    def input_dim(self) -> int:
+        """Number of inputs."""
+        return self.weights[0].shape[1]
+
+    @property
+    def output_dim(self) -> int:
+        """Number of outputs."""
+        return self.weights[-1].shape[0]
+
+    @property
+    def hidden_dims(self) -> tuple[int, ...]:
+        """Number of neurons of each hidden layer."""
+        return tuple(weight.shape[0] for weight in self.weights[:-1])
+
+    @property
+    def n_layers(self) -> int:
+        """Number of affine layers, ≥ 1."""
+        return len(self.weights)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over shapes, weights, biases and activations, as 64 hexadecimal digits."""
+        digest = hashlib.sha256(b"harmonicvae network 1")
+        for weight, bias in zip(self.weights, self.biases):
+            digest.update(repr(weight.shape).encode())
+            digest.update(weight.astype("<f8").tobytes() + bias.astype("<f8").tobytes())
+        for item in self.activations:
+            numbers = (item.alpha, item.beta, *item.parameters)
+            digest.update(repr((item.name, [float(n).hex() for n in numbers])).encode())
+        return digest.hexdigest()
+
+    def __call__(self, x: Any) -> np.ndarray:
+        """Evaluate the network.
+
+        Parameters
+        ----------
+        x : array-like of shape (n, input_dim) or (input_dim,)
+            Finite inputs.
+
+        Returns
+        -------
+        ndarray of shape (n, output_dim) or (output_dim,)
+
+        Raises
+        ------
+        InputError
+            If ``x`` has another shape or is not finite.
+        """
+        points = self.check_points(x)
+        value = points @ self.weights[0].T + self.biases[0]
+        for i, item in enumerate(self.activations):
+            value = item.function(value) @ self.weights[i + 1].T + self.biases[i + 1]
+        return value[0] if np.ndim(x) == 1 else value
+
+    def check_points(self, x: Any) -> np.ndarray:
+        """Return inputs as a finite float64 array of shape (n, input_dim).
+
+        Parameters
+        ----------
+        x : array-like of shape (n, ...) or (input_dim,)
+            Samples in rows; further dimensions (images) are flattened.
+
+        Returns
+        -------
+        ndarray of shape (n, input_dim)
+
+        Raises
+        ------
+        InputError
+            If the size per sample is not ``input_dim``, there is no sample, or an
+            entry is not finite.
+
+        Examples
+        --------
+        >>> LayeredNetwork.from_arrays([[[1.0, 1.0]]]).check_points([3.0, 4.0])
+        array([[3., 4.]])
+        """
+        points = _real_array(x, "x")
+        if points.ndim == 1:
+            points = points[None, :]
+        if points.ndim == 0 or len(points) == 0 or points[0].size != self.input_dim:
+            raise InputError(
+                f"x must hold at least one sample of {self.input_dim} values, "
+                f"got shape {np.shape(x)}"
+            )
+        return points.reshape(len(points), -1)
+
+    def local_slopes(self, x: Any) -> list[np.ndarray]:
+        """Compute the derivative of every hidden neuron at given inputs.
+
+        Parameters
+        ----------
+        x : array-like of shape (n, input_dim)
+            Inputs.
+
+        Returns
+        -------
+        list of ndarray of shape (n, hidden_dims[i])
+            φ′ at the pre-activations, layer by layer.
+
+        Raises
+        ------
+        InputError
+            As for :meth:`check_points`.
+
+        Notes
+        -----
+        Where a pre-activation is exactly 0 and φ has a kink there, the slope of the
+        side is taken that x enters when it moves along one fixed random direction.
+        So the Jacobian built from the slopes is a limit of Jacobians at points where
+        the network is differentiable, and its norm never exceeds the Lipschitz constant.
+
+        Examples
+        --------
+        >>> LayeredNetwork.from_arrays([[[1.0]], [[1.0]]]).local_slopes([[0.0]])
+        [array([[0.25]])]
+        """
+        points = self.check_points(x)
+        value = points @ self.weights[0].T + self.biases[0]
+        direction = np.random.default_rng(0).standard_normal(self.input_dim)
+        tangent = np.broadcast_to(self.weights[0] @ direction, value.shape)
+        slopes = []
+        for i, item in enumerate(self.activations):
+            slope = item.derivative(value)
+            if item.kink is not None:
+                side = np.where(tangent > 0, item.kink[1], item.kink[0])
+                slope = np.where(value == 0, side, slope)
+            slopes.append(slope)
+            if i + 1 < len(self.activations):
+                tangent = (slope * tangent) @ self.weights[i + 1].T
+                value = item.function(value) @ self.weights[i + 1].T + self.biases[i + 1]
+        return slopes
+
+    def jacobian(self, x: Any) -> np.ndarray:
+        """Compute the Jacobian at one input.
+
+        Parameters
+        ----------
+        x : array-like of shape (input_dim,)
+            One input.
+
+        Returns
+        -------
+        ndarray of shape (output_dim, input_dim)
+            In float64; at a kink see :meth:`local_slopes`.
+
+        Raises
+        ------
+        InputError
+            If ``x`` is not one finite sample.
+
+        Examples
+        --------
+        >>> LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation="relu").jacobian([1.0])
+        array([[6.]])
+        """
+        points = self.check_points(x)
+        if len(points) != 1:
+            raise InputError(f"x must be one sample, got {len(points)}")
+        product = np.array(self.weights[0])
+        for slope, weight in zip(self.local_slopes(points), self.weights[1:]):
+            product = weight @ (slope[0][:, None] * product)
+        return product
+
+    def with_slopes(self, alpha: float, beta: float) -> LayeredNetwork:
+        """Return the network with one slope range for all activations.
+
+        Parameters
+        ----------
+        alpha, beta : float
+            The range; must contain every activation's own. The identity between
+            consecutive affine layers is left alone.
+
+        Returns
+        -------
+        LayeredNetwork
+
+        Raises
+        ------
+        InputError
+            If the range does not contain an activation's own.
+
+        Examples
+        --------
+        >>> network = LayeredNetwork.from_arrays([[[1.0]], [[1.0]]], activation="sigmoid")
+        >>> network.with_slopes(0.0, 1.0).activations[0].beta
+        1.0
+        """
+        chosen = tuple(
+            item if item.name == "identity" else item.with_slopes(alpha, beta)
+            for item in self.activations
+        )
+        return replace(self, activations=chosen)
+
+    def select_outputs(self, selection: Any) -> LayeredNetwork:
+        """Return the network with outputs selected or combined.
+
+        Parameters
+        ----------
+        selection : int, sequence of int or array-like of shape (k, output_dim)
+            Output numbers (negative ones count from the end), or a matrix that
+            multiplies the outputs, for instance [[1, −1, 0]] for a difference.
+
+        Returns
+        -------
+        LayeredNetwork
+            A matrix becomes one more affine layer, so that nothing is rounded.
+
+        Raises
+        ------
+        InputError
+            If an output does not exist or the matrix has another width.
+
+        Examples
+        --------
+        >>> network = LayeredNetwork.from_arrays([[[1.0], [2.0], [4.0]]])
+        >>> network.select_outputs([2, 0])([1.0])
+        array([4., 1.])
+        >>> network.select_outputs([[-1.0, 1.0, 0.0]])([1.0])
+        array([1.])
+        """
+        chosen = np.atleast_1d(np.asarray(selection))
+        if chosen.ndim == 2:
+            matrix = _real_array(chosen, "selection")
+            if matrix.shape[1] != self.output_dim:
+                raise InputError(
+                    f"selection must have {self.output_dim} columns, got shape {matrix.shape}"
+                )
+            return LayeredNetwork(
+                (*self.weights, matrix),
+                (*self.biases, np.zeros(len(matrix))),
+                (*self.activations, identity()),
+            )
+        if chosen.ndim != 1 or chosen.size == 0 or chosen.dtype.kind not in "iu":
+            raise InputError(
+                f"selection must be an output number, a list of them or a matrix, got {selection!r}"
+            )
+        if np.any(chosen < -self.output_dim) or np.any(chosen >= self.output_dim):
+            raise InputError(
+                f"selection must lie in [-{self.output_dim}, {self.output_dim - 1}], "
+                f"got {chosen.tolist()}"
+            )
+        return LayeredNetwork(
+            (*self.weights[:-1], self.weights[-1][chosen]),
+            (*self.biases[:-1], self.biases[-1][chosen]),
+            self.activations,
+        )
+
+
+#: The lookup under another name: ``activation`` is a parameter of the methods above.
+_activation = activation
+
+
+def _check_shapes(weights: tuple[np.ndarray, ...], biases: tuple[np.ndarray, ...]) -> None:
+    """Refuse layers that do not fit, naming the layer."""
+    for i, (weight, bias) in enumerate(zip(weights, biases)):
+        if weight.ndim != 2 or weight.size == 0:
+            raise InputError(
+                f"weights[{i}] must be a matrix (out, in) with at least one entry, "
+                f"got shape {weight.shape}"
+            )
+        if bias.shape != (weight.shape[0],):
+            raise InputError(
+                f"biases[{i}] must have shape ({weight.shape[0]},) as weights[{i}] has "
+                f"{weight.shape[0]} rows, got {bias.shape}"
+            )
+        if i > 0 and weight.shape[1] != weights[i - 1].shape[0]:
+            raise InputError(
+                f"weights[{i}] must have {weights[i - 1].shape[0]} columns, the outputs of "
+                f"weights[{i - 1}], got shape {weight.shape}; matrices are (out, in)"
+            )
+
+
+def _load_mat(path: Path) -> dict[str, Any]:
+    """Return the variables of a .mat file."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file")
+    try:
+        return scipy.io.loadmat(str(path), appendmat=False)
+    except NotImplementedError as error:
+        raise InputError(f"cannot read {path}: {error}; in MATLAB, save it with -v7") from error
+    except Exception as error:  # scipy raises many kinds for damaged files
+        raise InputError(
+            f"cannot read {path} as a MATLAB file ({type(error).__name__}: {error}); "
+            "it may be truncated or of another kind"
+        ) from error
+
+
+def _cells(content: dict[str, Any], key: str, path: str | Path) -> list[Any]:
+    """Return the entries of a cell array."""
+    if key not in content:
+        found = sorted(name for name in content if not name.startswith("__"))
+        raise InputError(f"{path} must hold the cell array {key!r}, found {found}")
+    cell = content[key]
+    if not isinstance(cell, np.ndarray) or cell.dtype != object or max(cell.shape) != cell.size:
+        raise InputError(f"{key!r} in {path} must be a cell array with one matrix a layer")
+    return [item.toarray() if hasattr(item, "toarray") else item for item in cell.ravel()]

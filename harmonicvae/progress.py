@@ -1,0 +1,95 @@
+"""One progress line for a whole study, fed by files that the workers grow."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+#: Seconds between two looks at the workers' files.
+POLL_SECONDS = 0.5
+
+
+class StudyProgress:
+    """Show epochs and evaluations of all models as one line with the remaining time.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+        Models and epochs.
+    folder : Path
+        Result folder with the workers' progress files.
+    evaluate : bool
+        Whether evaluations follow training.
+    weight : float
+        What an evaluation counts, in shares of a model's epochs.
+
+    Notes
+    -----
+    On a terminal the line is redrawn; elsewhere it is printed every 20 seconds.
+    """
+
+    def __init__(self, plan: Any, folder: Path, *, evaluate: bool, weight: float) -> None:
+        self.folder, self.models = Path(folder) / "progress", len(plan.specs())
+        self.epochs = plan.epochs
+        self.weight = max(1, round(weight * plan.epochs)) if evaluate else 0
+        total = self.models * (plan.epochs + self.weight)
+        interactive = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=total,
+            desc=f"{plan.data.name}: training",
+            unit="epoch",
+            dynamic_ncols=interactive,
+            mininterval=0.5 if interactive else 20,
+            leave=True,
+            bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}]",
+        )
+        self.name = plan.data.name
+        self._done: dict[str, int] = {"training": 0, "evaluation": 0}
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> StudyProgress:
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop.set()
+        self._watcher.join()
+        if exception[0] is None:
+            self.bar.update(self.bar.total - self.bar.n)
+        self.bar.close()
+
+    def trained(self, model: str) -> None:
+        """Count one model as trained, whether it failed or not."""
+        self._count("training")
+
+    def evaluated(self, model: str) -> None:
+        """Count one model as evaluated, whether it failed or not."""
+        self._count("evaluation")
+
+    def _count(self, phase: str) -> None:
+        with self._lock:
+            self._done[phase] += 1
+        self._show()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            self._show()
+
+    def _show(self) -> None:
+        """Redraw from the files' sizes and the finished models."""
+        epochs = sum(item.stat().st_size for item in self.folder.glob("*"))
+        with self._lock:
+            trained, evaluated = self._done["training"], self._done["evaluation"]
+            position = max(epochs, trained * self.epochs) + evaluated * self.weight
+            self.bar.n = min(max(self.bar.n, position), self.bar.total)
+            training = trained < self.models
+            done = trained if training else evaluated
+            label = "training" if training else "evaluating"
+            self.bar.set_description_str(f"{self.name}: {label} {done}/{self.models}", False)
+            self.bar.update(0)

@@ -1,0 +1,417 @@
+"""The figures of a study, drawn through matplotlib's object interface alone.
+
+No pyplot, and matplotlib's settings are as before after every call.  Colours are
+those of Okabe and Ito, told apart with any colour vision; every text is drawn as
+it is (a "$" starts no formula).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib import font_manager, style
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from harmonicvae import names
+from harmonicvae.exceptions import InputError
+from harmonicvae.report.configurations import (
+    all_configurations,
+    configuration_label,
+    select_models,
+    study_columns,
+)
+from harmonicvae.report.drawing import (
+    GREY,
+    INK,
+    MOST_POINTS,
+    SERIES,
+    attack_parts,
+    best_bounds,
+    dataset_of,
+    draw_intervals,
+    draw_losses,
+    draw_marks,
+    floats,
+    power_label,
+    show_image,
+)
+from harmonicvae.report.pictures import as_curves, as_images, is_curve, log_spectra, tile
+from harmonicvae.report.reference import lipschitz_reference, load_reference
+
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": "#B5B5B5",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "path.simplify": True,
+    "savefig.dpi": 130,
+    "svg.hashsalt": "harmonicvae",
+    "text.parse_math": False,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
+Drawing = TypeVar("Drawing", bound=Callable[..., Any])
+
+
+def _styled(draw: Drawing) -> Drawing:
+    """Run a function under STYLE on top of matplotlib's own defaults."""
+
+    @wraps(draw)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with style.context(STYLE, after_reset=True):
+            return draw(*args, **kwargs)
+
+    return cast(Drawing, run)
+
+
+@_styled
+def save(figure: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
+    """Write a figure as SVG and PNG, the same bytes for the same figure.
+
+    Parameters
+    ----------
+    figure : Figure
+        Any figure of this module.
+    path_without_suffix : str or Path
+        ".svg" and ".png" are appended; the folder must exist.
+
+    Returns
+    -------
+    svg, png : Path
+    """
+    stem = Path(path_without_suffix)
+    svg, png = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".png")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not again for each format
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
+    return svg, png
+
+
+@_styled
+def plot_losses(history: pd.DataFrame, models: pd.DataFrame) -> Figure:
+    """Draw training and validation loss over epochs, one panel a configuration.
+
+    Parameters
+    ----------
+    history : DataFrame
+        history.csv: model, epoch and train_loss, valid_loss or both.
+    models : DataFrame
+        models.csv, for the configurations.
+
+    Returns
+    -------
+    Figure
+    """
+    if not {names.MODEL, names.EPOCH} <= set(history.columns):
+        raise InputError(f"{names.FILE_HISTORY} must have the columns model and epoch")
+    configurations = all_configurations(study_columns(models))
+    if not configurations:
+        raise InputError("loss curves need at least one model, got none")
+    columns = min(3, len(configurations))
+    rows = ceil(len(configurations) / columns)
+    figure = _figure(3.1 * columns + 0.4, 2.3 * rows + 0.5)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    for axes, configuration in zip(grid, configurations, strict=False):
+        members = select_models(models, configuration)[names.MODEL].tolist()
+        draw_losses(axes, [history[history[names.MODEL] == model] for model in members])
+        axes.set_title(_drawable(configuration_label(configuration)))
+    for axes in grid[len(configurations) :]:
+        axes.set_visible(False)
+    figure.supxlabel("epoch", fontsize=9)
+    figure.supylabel("loss per sample", fontsize=9)
+    lines = [Line2D([], [], color=GREY), Line2D([], [], color=GREY, linestyle="--")]
+    figure.legend(lines, ["training", "validation"], loc="outside upper right", ncols=2)
+    return figure
+
+
+@_styled
+def plot_reconstructions(
+    originals: np.ndarray, reconstructions: np.ndarray, image_shape: Sequence[int]
+) -> Figure:
+    """Draw up to four samples and their reconstructions (figures 2–7 of the reproduction).
+
+    Parameters
+    ----------
+    originals, reconstructions : ndarray of shape (k, d)
+        Samples in [−1, 1] and their decoded mean codes; the first four are drawn.
+    image_shape : (h, w, c) or (n, 2)
+        Pictures in a 2×2 grid beside their originals, or curves f over t.
+
+    Returns
+    -------
+    Figure
+    """
+    originals, reconstructions = originals[:4], reconstructions[:4]
+    if is_curve(image_shape):
+        return _curve_reconstructions(originals, reconstructions, image_shape)
+    figure = _figure(4.4, 2.4)
+    pair = (("original", originals), ("reconstruction", reconstructions))
+    for axes, (title, samples) in zip(figure.subplots(1, 2), pair, strict=True):
+        show_image(axes, tile(as_images(samples, image_shape), columns=2))
+        axes.set_title(title)
+    return figure
+
+
+@_styled
+def plot_spectra(
+    originals: np.ndarray, reconstructions: np.ndarray, image_shape: Sequence[int]
+) -> Figure:
+    """Draw 20·log10 |FFT2| of the grey-scale pictures and of their reconstructions.
+
+    Parameters
+    ----------
+    originals, reconstructions : ndarray of shape (k, d)
+        Samples in [−1, 1] and their decoded mean codes; the first four are drawn.
+    image_shape : (h, w, c)
+        Shape of one picture.
+
+    Returns
+    -------
+    Figure
+        Frequency 0 in the middle of each spectrum, one colour scale for all.
+    """
+    spectra = [log_spectra(samples[:4], image_shape) for samples in (originals, reconstructions)]
+    high = max(float(spectrum.max()) for spectrum in spectra)
+    figure = _figure(5.2, 2.4)
+    panels = figure.subplots(1, 2)
+    for axes, title, spectrum in zip(panels, ("original", "reconstruction"), spectra, strict=True):
+        tiles = tile(spectrum, columns=2, fill=np.nan)
+        drawn = show_image(axes, tiles, cmap="cividis", vmin=high - 80, vmax=high)
+        axes.set_title(title)
+    figure.colorbar(drawn, ax=list(panels), label="dB", shrink=0.9)
+    return figure
+
+
+@_styled
+def plot_brackets(models: pd.DataFrame, reference: pd.DataFrame | None = None) -> Figure:
+    """Draw the interval from lower to upper Lipschitz bound of every model.
+
+    Parameters
+    ----------
+    models : DataFrame
+        models.csv with lipschitz_lower_l2_* and lipschitz_upper_l2_* columns.
+    reference : DataFrame or None, default=None
+        Published values, drawn as marks; None loads those of the package.
+
+    Returns
+    -------
+    Figure
+        A panel each for decoder and encoder, logarithmic axis; an end that is
+        missing, 0 or infinite is an arrow at the edge.
+    """
+    reference = load_reference() if reference is None else reference
+    columns = study_columns(models)
+    sides = {side: best_bounds(models, side) for side in columns}
+    marks = {
+        (side, pair): lipschitz_reference(reference, dataset_of(models), side, *pair)
+        for side, members in columns.items()
+        for pair in members
+    }
+    values = [bounds.to_numpy().ravel() for bounds in sides.values()]
+    values += [np.array([mark["reproduction_mean"], mark["paper_mean"]]) for mark in marks.values()]
+    flat = np.concatenate(values)
+    flat = flat[np.isfinite(flat) & (flat > 0)]
+    if not flat.size:
+        raise InputError("no finite positive Lipschitz bound to draw")
+    limits = (float(flat.min()) / 2, float(flat.max()) * 2)
+    figure = _figure(9.4, 1.5 + 0.42 * max(map(len, columns.values())))
+    for axes, (side, members) in zip(figure.subplots(1, 2), columns.items(), strict=True):
+        axes.set_xscale("log")
+        axes.set_xlim(*limits)
+        for row, pair in enumerate(members):
+            chosen = sides[side].loc[select_models(models, pair).index]
+            draw_intervals(axes, row, chosen.to_numpy(), limits)
+            draw_marks(axes, row, marks[side, pair])
+        labels = [_drawable(configuration_label(pair)) for pair in members]
+        axes.set_yticks(range(len(members)), labels)
+        axes.set_ylim(len(members) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_formatter(lambda value, _: power_label(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        axes.set_title(f"{side}: ℓ2 Lipschitz constant")
+    handles = [
+        Line2D([], [], color=SERIES[0], marker="|", markersize=7, linewidth=2),
+        Line2D([], [], color=SERIES[1], marker="D", linestyle="", markersize=5),
+        Line2D([], [], color=SERIES[2], marker="o", linestyle="", markersize=6),
+    ]
+    texts = ["ours: lower to upper bound, one line a model", "reproduction, mean", "paper, mean"]
+    figure.legend(handles, texts, loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
+def plot_attack(
+    arrays: Mapping[str, np.ndarray], image_shape: Sequence[int], position: int = 0
+) -> Figure:
+    """Draw one attacked sample (figure 9 of the reproduction).
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        attack_radii (r,), attack_originals (m, d), attack_inputs (r, m, d),
+        decodings (m, d) and attack_decodings (r, m, d).
+    image_shape : (h, w, c) or (n, 2)
+        Shape of one sample.
+    position : int, default=0
+        Which of the m attacked samples, 0 … m−1.
+
+    Returns
+    -------
+    Figure
+        Inputs x and x+δ, decodings g(p(x)) and g(p(x+δ)), and how far the
+        attacked decodings are from the clean one.
+    """
+    radii, inputs, decodings = attack_parts(arrays, position)
+    labels = ["original", *(f"C = {float(radius):g}" for radius in radii)]
+    if is_curve(image_shape):
+        return _curve_attack(labels, inputs, decodings, image_shape)
+    return _image_attack(labels, inputs, decodings, image_shape)
+
+
+@_styled
+def plot_load(load: pd.DataFrame) -> Figure:
+    """Draw CPU use and memory over the study's time (figure 8 of the reproduction).
+
+    Parameters
+    ----------
+    load : DataFrame
+        load.csv: seconds and cpu_percent, memory_mib or both; phase if known.
+
+    Returns
+    -------
+    Figure
+    """
+    wanted = {"cpu_percent": "CPU use (%)", "memory_mib": "memory (MiB)"}
+    shown = {name: label for name, label in wanted.items() if name in load}
+    if "seconds" not in load or not shown:
+        raise InputError(f"{names.FILE_LOAD} must have the columns seconds and cpu_percent")
+    load = load.iloc[:: ceil(len(load) / MOST_POINTS)]
+    seconds = floats(load["seconds"])
+    figure = _figure(9.4, 1.0 + 1.6 * len(shown))
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (name, label) in zip(panels, shown.items(), strict=True):
+        axes.plot(seconds, floats(load[name]), color=INK, linewidth=1.1)
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0)
+    panels[-1].set_xlabel("seconds since the start")
+    if "phase" in load:
+        _phases(figure, panels, seconds, load["phase"].astype(str).tolist())
+    return figure
+
+
+def _drawable(text: str, limit: int = 48) -> str:
+    """Return text cut to a length, with a box for what the font cannot draw."""
+    glyphs = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() and glyphs.get_char_index(ord(c)) else "□" for c in text)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _curve_reconstructions(
+    originals: np.ndarray, reconstructions: np.ndarray, image_shape: Sequence[int]
+) -> Figure:
+    f, t = as_curves(originals, image_shape)
+    decoded, _ = as_curves(reconstructions, image_shape)
+    columns = min(2, len(f))
+    rows = ceil(len(f) / columns)
+    figure = _figure(2.0 * columns + 0.8, 1.5 * rows + 0.7)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for index, axes in enumerate(grid.ravel()):
+        if index >= len(f):
+            axes.set_visible(False)
+            continue
+        axes.locator_params(nbins=4)
+        axes.plot(t[index], f[index], color=INK, label="original")
+        axes.plot(t[index], decoded[index], "--", color=SERIES[1], label="reconstruction")
+    figure.supxlabel("t", fontsize=9)
+    figure.supylabel("f", fontsize=9)
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _image_attack(
+    labels: Sequence[str], inputs: np.ndarray, decodings: np.ndarray, image_shape: Sequence[int]
+) -> Figure:
+    count = len(labels)
+    as_images(decodings, image_shape)
+    change = np.abs(decodings - decodings[0]).reshape(count, *image_shape).mean(axis=3)
+    change = np.nan_to_num(change, nan=0.0, posinf=0.0)
+    figure = _figure(1.5 * count + 0.5, 5.3)
+    panels = figure.subplots(3, 1)
+    for axes, samples in zip(panels, (inputs, decodings), strict=False):
+        show_image(axes, tile(as_images(samples, image_shape), columns=count, gap=2))
+    drawn = show_image(
+        panels[2], tile(change, columns=count, gap=2, fill=np.nan), cmap="cividis", vmin=0
+    )
+    figure.colorbar(
+        drawn, ax=list(panels), location="bottom", aspect=40, label="|change|, mean over channels"
+    )
+    pitch = image_shape[1] + 2
+    panels[0].set_xticks([pitch * k + image_shape[1] / 2 for k in range(count)], labels)
+    panels[0].tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    for axes, label in zip(panels, ("input", "decoding", "change of\ndecoding"), strict=True):
+        axes.set_ylabel(label)
+    return figure
+
+
+def _curve_attack(
+    labels: Sequence[str], inputs: np.ndarray, decodings: np.ndarray, image_shape: Sequence[int]
+) -> Figure:
+    f, t = as_curves(inputs, image_shape)
+    decoded, _ = as_curves(decodings, image_shape)
+    figure = _figure(9.4, 2.9)
+    titles = ("input", "decoding", "change of decoding")
+    panels = figure.subplots(1, 3, sharex=True)
+    for axes, title, curves in zip(panels, titles, (f, decoded, decoded - decoded[0]), strict=True):
+        axes.set_title(title)
+        axes.locator_params(nbins=5)
+        for index, curve in enumerate(curves):
+            color = SERIES[(index - 1) % len(SERIES)] if index else INK
+            line = ("-", "--", "-.", ":")[index % 4]
+            axes.plot(t[0], curve, line, color=color, label=labels[index])
+    figure.supxlabel("t", fontsize=9)
+    handles, texts = panels[0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="outside upper right", ncols=len(texts))
+    return figure
+
+
+def _phases(figure: Figure, panels: Any, seconds: np.ndarray, phases: Sequence[str]) -> None:
+    known = list(dict.fromkeys(phases))
+    colors = {phase: SERIES[index % len(SERIES)] for index, phase in enumerate(known)}
+    start = 0
+    for end in range(1, len(phases) + 1):
+        if end < len(phases) and phases[end] == phases[start]:
+            continue
+        stop = seconds[min(end, len(phases) - 1)]
+        for axes in panels:
+            axes.axvspan(seconds[start], stop, color=colors[phases[start]], alpha=0.18, linewidth=0)
+        start = end
+    patches = [Patch(color=colors[phase], alpha=0.35) for phase in known[:8]]
+    texts = [_drawable(phase) or "no phase" for phase in known[:8]]
+    figure.legend(patches, texts, loc="outside upper right", ncols=4)

@@ -1,0 +1,337 @@
+"""The study from end to end: train the grid, register, bound, attack, tabulate, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harmonicvae import names
+from harmonicvae._version import __version__
+from harmonicvae.exceptions import InputError
+from harmonicvae.progress import StudyProgress
+from harmonicvae.report import write_report
+from harmonicvae.tracking import parallel
+from harmonicvae.tracking.jobs import Evaluation, Job, Outcome
+from harmonicvae.tracking.load import MachineLoad
+from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
+
+#: Seeds of the original study.
+STUDY_SEEDS = (14609714069366804553, 10209623728859046282, 13978253786968215756)
+#: σ_enc of the decoder column (σ_N = 0) and σ_N of the encoder column (σ_enc = 0.5).
+ENCODER_STDS = (1.0, 0.5, 0.1)
+INPUT_NOISE_STDS = (1.0, 0.5, 0.0)
+ENCODER_COLUMN_STD = 0.5
+LATENT_DIMS = {names.SINC: 1, names.CIFAR10: 64, names.CELEBA: 64}
+#: Epochs and number of seeds by preset and data set.
+PRESETS = {
+    "quick": {names.SINC: (60, 3), names.CIFAR10: (10, 1), names.CELEBA: (60, 1)},
+    "paper": {names.SINC: (100, 3), names.CIFAR10: (200, 3), names.CELEBA: (200, 3)},
+}
+#: Attacked images by preset.
+ATTACK_IMAGES = {"quick": 8, "paper": 64}
+#: An evaluation counts as this share of a model's epochs in the progress line.
+EVALUATION_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """Everything that decides a study's result, checked before any run is created.
+
+    Parameters
+    ----------
+    data : DataSpec
+    preset : {"quick", "paper"}
+    encoder_stds, input_noise_stds : tuple of float
+        The decoder column varies σ_enc at σ_N = 0, the encoder column σ_N at σ_enc = 0.5.
+    seeds : tuple of int
+    epochs : int
+    radii : tuple of float
+        ℓ2 radii of the attack.
+    n_images : int
+        Attacked images.
+    device : str
+    n_jobs : int
+        Models trained at once; each then has one thread.
+    reproduction_errors : tuple of str
+        Training switches and "slope_one".
+    """
+
+    data: DataSpec
+    preset: str
+    encoder_stds: tuple[float, ...]
+    input_noise_stds: tuple[float, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    radii: tuple[float, ...] = (10.0, 20.0)
+    n_images: int = 8
+    device: str = "auto"
+    n_jobs: int = 1
+    reproduction_errors: tuple[str, ...] = ()
+
+    def specs(self) -> list[ModelSpec]:
+        """Return the distinct models: both columns, the shared one once."""
+        pairs = [(std, 0.0) for std in self.encoder_stds]
+        pairs += [(ENCODER_COLUMN_STD, noise) for noise in self.input_noise_stds]
+        training = tuple(error for error in self.reproduction_errors if error != "slope_one")
+        return [
+            ModelSpec(
+                dataset=self.data.name,
+                encoder_std=std,
+                input_noise_std=noise,
+                seed=seed,
+                epochs=self.epochs,
+                latent_dim=LATENT_DIMS[self.data.name],
+                reproduction_errors=training,
+            )
+            for seed in self.seeds
+            for std, noise in dict.fromkeys(pairs)
+        ]
+
+    def evaluators(self) -> dict[str, dict[str, Any]]:
+        """Return the evaluators with their options."""
+        slope = tuple(error for error in self.reproduction_errors if error == "slope_one")
+        return {
+            names.EVALUATOR_LIPSCHITZ: {"reproduction_errors": slope},
+            names.EVALUATOR_MAX_DAMAGE: {"radii": self.radii, "n_images": self.n_images},
+        }
+
+
+@dataclass(kw_only=True)
+class StudyResult:
+    """What a study left behind.
+
+    Parameters
+    ----------
+    folder : Path
+        Flat result files and the report.
+    models : DataFrame
+        One row a model.
+    failures : list of dict
+        Model and reason.
+    report : Path or None
+        The HTML file.
+    run_id : str
+        Run of the study.
+    """
+
+    folder: Path
+    models: pd.DataFrame
+    failures: list[dict[str, str]] = field(default_factory=list)
+    report: Path | None = None
+    run_id: str = ""
+
+
+def run_study(
+    plan: StudyPlan,
+    store: StoreSpec,
+    folder: str | os.PathLike[str],
+    *,
+    evaluate: bool = True,
+    command: str = "",
+) -> StudyResult:
+    """Run a study inside its MLflow run.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+    store : StoreSpec
+        With the study's run as ``parent_run_id``.
+    folder : path-like
+        Result folder; its former contents of a study are replaced.
+    evaluate : bool, default=True
+        False trains and registers only (the sweep).
+    command : str
+        How to repeat it, for the report.
+
+    Returns
+    -------
+    StudyResult
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After open runs are marked KILLED.
+    """
+    folder = Path(folder)
+    _empty_folder(folder)
+    started, clock = datetime.now(UTC), time.perf_counter()
+    train, validation = (plan.data.load(split) for split in ("train", "validation"))
+    described = _describe(plan, store, train, validation, started, command)
+    parallel.log_study_start(store, described, (train, validation))
+    with MachineLoad(folder / names.FILE_LOAD) as load:
+        progress = StudyProgress(plan, folder, evaluate=evaluate, weight=EVALUATION_WEIGHT)
+        with progress:
+            trained = _train(plan, store, folder, progress, load)
+            evaluated = _evaluate(plan, store, folder, progress, load, trained) if evaluate else []
+    result = _collect(folder, plan, trained, evaluated)
+    described |= {
+        "wall_seconds": time.perf_counter() - clock,
+        "failures": result.failures,
+        "study_run_id": store.parent_run_id,
+    }
+    (folder / names.FILE_STUDY).write_text(json.dumps(described, indent=1), encoding="utf-8")
+    shutil.rmtree(folder / "progress", ignore_errors=True)
+    result.run_id = store.parent_run_id or ""
+    if evaluate and len(result.models):
+        result.report = write_report(folder)
+    parallel.log_study_end(store, folder, described, result.models)
+    return result
+
+
+def _empty_folder(folder: Path) -> None:
+    """Remove what an earlier study wrote there, and nothing else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / names.FILE_STUDY).exists():
+        marks = {names.FILE_LOAD, "progress", names.FOLDER_ARRAYS}
+        foreign = sorted(item.name for item in folder.iterdir() if item.name not in marks)
+        if foreign:
+            raise InputError(
+                f"output folder {str(folder)!r} holds other files ({foreign[0]}, ...); "
+                "choose an empty or new one"
+            )
+    for name in (names.FOLDER_ARRAYS, "progress", "tables", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("*.csv", names.FILE_STUDY, names.FILE_REPORT):
+        for item in folder.glob(pattern):
+            item.unlink()
+
+
+def _train(
+    plan: StudyPlan, store: StoreSpec, folder: Path, progress: StudyProgress, load: MachineLoad
+) -> list[Outcome]:
+    """Train and register every model; failures are outcomes too."""
+    load.phase = "training"
+    threads = 1 if plan.n_jobs > 1 else None
+    run_ids = parallel.create_model_runs(store, plan.specs())
+    jobs = [
+        Job(
+            spec=spec,
+            data=plan.data,
+            store=store,
+            run_id=run_id,
+            folder=str(folder),
+            device=plan.device,
+            threads=threads,
+        )
+        for spec, run_id in zip(plan.specs(), run_ids)
+    ]
+    return parallel.train_all(jobs, plan.n_jobs, progress.trained)
+
+
+def _evaluate(
+    plan: StudyPlan,
+    store: StoreSpec,
+    folder: Path,
+    progress: StudyProgress,
+    load: MachineLoad,
+    trained: list[Outcome],
+) -> list[Outcome]:
+    """Bound and attack every registered model."""
+    load.phase = "evaluation"
+    jobs = [
+        Evaluation(
+            model=outcome.model,
+            model_uri=outcome.model_uri,
+            evaluators=plan.evaluators(),
+            data=plan.data,
+            store=store,
+            run_id=outcome.run_id,
+            folder=str(folder),
+            threads=1 if plan.n_jobs > 1 else None,
+        )
+        for outcome in trained
+        if not outcome.failure
+    ]
+    return parallel.evaluate_all(jobs, plan.n_jobs, progress.evaluated)
+
+
+def _collect(
+    folder: Path, plan: StudyPlan, trained: list[Outcome], evaluated: list[Outcome]
+) -> StudyResult:
+    """Write the flat tables and return the result."""
+    order = {spec.name: index for index, spec in enumerate(plan.specs())}
+    by_model = {outcome.model: outcome for outcome in evaluated}
+    rows, failures = [], []
+    tables: dict[str, list[pd.DataFrame]] = {}
+    for outcome in sorted(trained, key=lambda item: order[item.model]):
+        further = by_model.get(outcome.model)
+        for part in (outcome, further):
+            if part is None:
+                continue
+            if part.failure:
+                failures.append({"model": part.model, "reason": part.failure})
+            for file, table in part.tables.items():
+                tables.setdefault(file, []).append(table)
+        if not outcome.failure:
+            uri = {"run_id": outcome.run_id, "model_uri": outcome.model_uri}
+            rows.append(outcome.row | uri | (further.row if further else {}))
+    models = pd.DataFrame(rows)
+    if rows:
+        models[names.SEED] = models[names.SEED].astype(str)
+    models.to_csv(folder / names.FILE_MODELS, index=False)
+    for file, parts in tables.items():
+        pd.concat(parts, ignore_index=True).to_csv(folder / file, index=False)
+    return StudyResult(folder=folder, models=models, failures=failures)
+
+
+def _describe(
+    plan: StudyPlan,
+    store: StoreSpec,
+    train: Any,
+    validation: Any,
+    started: datetime,
+    command: str,
+) -> dict[str, Any]:
+    """Return study.json: what was run, on what, where."""
+    return {
+        "dataset": plan.data.name,
+        "data_dir": plan.data.data_dir,
+        "data_options": plan.data.options,
+        "preset": plan.preset,
+        "epochs": plan.epochs,
+        "seeds": [str(seed) for seed in plan.seeds],
+        "encoder_std": list(plan.encoder_stds),
+        "input_noise_std": list(plan.input_noise_stds),
+        "radii": list(plan.radii),
+        "n_images": plan.n_images,
+        "n_jobs": plan.n_jobs,
+        "n_train": int(train.data.shape[0]),
+        "n_validation": int(validation.data.shape[0]),
+        "image_shape": list(train.image_shape),
+        "data_digest": train.digest,
+        "started": started.isoformat(timespec="seconds"),
+        "version": __version__,
+        "machine": machine(plan.device),
+        "experiment": store.experiment_id,
+        "tracking_uri": store.tracking_uri,
+        "command": command,
+        "reproduction_errors": list(plan.reproduction_errors),
+    }
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Return the machine and the versions that results depend on."""
+    import psutil
+    import torch
+
+    chosen = device
+    if device == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": sys.version.split()[0],
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if chosen.startswith("cuda") else "cpu",
+    }

@@ -1,0 +1,360 @@
+"""MLflow evaluator plugins: Lipschitz bounds and maximum damage of a registered model.
+
+Used as ``mlflow.models.evaluate("models:/harmonicvae-cifar10/1", data,
+model_type="vae", evaluators=["lipschitz", "max_damage"], evaluator_config={...})``.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator
+
+from harmonicvae import names
+from harmonicvae.attacks import ATTACKS, attack
+from harmonicvae.attacks.metrics import (
+    damage_bound_ratio,
+    log_likelihood_degradation,
+    relative_damage,
+    reproduction_log_ratio,
+)
+from harmonicvae.exceptions import InputError
+from harmonicvae.lipschitz import METHODS, bound, lower_bound
+from harmonicvae.network import LayeredNetwork
+from harmonicvae.records import AttackResult, Bound, Bracket
+from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
+from harmonicvae.tracking.runs import log_metrics
+from harmonicvae.tracking.specs import StoreSpec
+
+
+class TableArtifact(EvaluationArtifact):
+    """A DataFrame, stored as CSV."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        self._content.to_csv(output_artifact_path, index=False)
+
+    def _load_content_from_file(self, local_artifact_path: str) -> pd.DataFrame:
+        self._content = pd.read_csv(local_artifact_path)
+        return self._content
+
+
+class ArraysArtifact(EvaluationArtifact):
+    """Named arrays, stored as NPZ."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        np.savez_compressed(output_artifact_path, **self._content)
+
+    def _load_content_from_file(self, local_artifact_path: str) -> dict[str, np.ndarray]:
+        with np.load(local_artifact_path) as stored:
+            self._content = dict(stored)
+        return self._content
+
+
+class JsonArtifact(EvaluationArtifact):
+    """Plain values, stored as JSON."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        Path(output_artifact_path).write_text(json.dumps(self._content), encoding="utf-8")
+
+    def _load_content_from_file(self, local_artifact_path: str) -> Any:
+        self._content = json.loads(Path(local_artifact_path).read_text(encoding="utf-8"))
+        return self._content
+
+
+class VAEEvaluator(ModelEvaluator):
+    """Base of the plugins: finds estimator and data, stores what the evaluation returns.
+
+    The author of an evaluator writes ``_measure`` and the table ``OPTIONS`` of allowed
+    options with their defaults.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    @classmethod
+    def can_evaluate(cls, *, model_type: str, evaluator_config: Any, **kwargs: Any) -> bool:
+        """Accept models of type "vae" only; MLflow asks every plugin about every model."""
+        return model_type == names.MODEL_TYPE
+
+    def evaluate(
+        self,
+        *,
+        model_type: str,
+        dataset: Any,
+        run_id: str,
+        evaluator_config: Any,
+        model: Any = None,
+        extra_metrics: Any = None,
+        custom_artifacts: Any = None,
+        predictions: Any = None,
+        model_id: str | None = None,
+        **kwargs: Any,
+    ) -> EvaluationResult:
+        """Measure the model and log metrics and artifacts into the run.
+
+        Raises
+        ------
+        InputError
+            If the model is not one of harmonicvae's, or an option is unknown.
+        """
+        options = self._options(evaluator_config)
+        estimator = _estimator(model)
+        X = np.asarray(getattr(dataset.features_data, "values", dataset.features_data))
+        metrics, contents = self._measure(estimator, X, options)
+        store = StoreSpec(tracking_uri=mlflow.get_tracking_uri(), experiment_id="")
+        finite = {key: value for key, value in metrics.items() if np.isfinite(value)}
+        log_metrics(store, run_id, finite, model_id=model_id)
+        return EvaluationResult(metrics, _store_artifacts(run_id, contents))
+
+    def _options(self, config: Any) -> dict[str, Any]:
+        """Return the options with defaults filled in, refusing unknown ones."""
+        given = dict(config or {})
+        unknown = sorted(set(given) - set(self.OPTIONS))
+        if unknown:
+            raise InputError(
+                f"evaluator_config may hold {sorted(self.OPTIONS)}, got {', '.join(unknown)}"
+            )
+        return {**self.OPTIONS, **given}
+
+    @abstractmethod
+    def _measure(
+        self, estimator: Any, X: np.ndarray, options: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        """Return metrics, and artifacts' contents by path."""
+
+
+class LipschitzEvaluator(VAEEvaluator):
+    """Bounds of the ℓ2 Lipschitz constants of encoder mean and decoder.
+
+    Options (``evaluator_config``): ``sides`` (both), ``methods`` (all of
+    ``harmonicvae.lipschitz.METHODS``), ``n_points`` (512 data points for the lower
+    bound), ``n_steps`` (0 ascent steps from the best of them), ``random_state`` (0, of
+    the sampled codes) and ``reproduction_errors`` (()).
+
+    Metrics: ``lipschitz_upper_l2_{side}`` (smallest certified bound),
+    ``lipschitz_upper_l2_{side}_{method}``, ``lipschitz_lower_l2_{side}``,
+    ``lipschitz_ratio_l2_{side}``, ``lipschitz_seconds_{side}``.  A value without proof is
+    logged in the table only, as an estimate.
+    """
+
+    name = names.EVALUATOR_LIPSCHITZ
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "sides": names.SIDES,
+        "methods": tuple(METHODS),
+        "n_points": 512,
+        "n_steps": 0,
+        "random_state": 0,
+        "reproduction_errors": (),
+    }
+
+    def _measure(
+        self, estimator: Any, X: np.ndarray, options: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        unknown = sorted(set(options["sides"]) - set(names.SIDES))
+        if unknown:
+            raise InputError(f"sides must be among {names.SIDES}, got {', '.join(unknown)}")
+        unknown = sorted(set(options["methods"]) - set(METHODS))
+        if unknown:
+            raise InputError(f"methods must be among {sorted(METHODS)}, got {', '.join(unknown)}")
+        check_reproduction_errors(options["reproduction_errors"], LIPSCHITZ_ERRORS)
+        metrics: dict[str, float] = {}
+        rows, certificates = [], {}
+        for side in options["sides"]:
+            uppers, lower = _bounds_of_side(estimator, side, X, options)
+            metrics |= _lipschitz_metrics(side, uppers, lower)
+            for record in (lower, *uppers):
+                rows.append({names.SIDE: side, **record.to_dict()})
+                if record.certificate is not None:
+                    certificates[f"{side}/{record.method}"] = rows[-1]
+        columns = [column for column in names.BOUND_COLUMNS if column != names.MODEL]
+        return metrics, {
+            names.ARTIFACT_BOUNDS: pd.DataFrame(rows)[columns],
+            names.ARTIFACT_CERTIFICATES: certificates,
+        }
+
+
+def _bounds_of_side(
+    estimator: Any, side: str, X: np.ndarray, options: dict[str, Any]
+) -> tuple[list[Bound], Bound]:
+    """Return the upper bounds by every method and the sampled lower bound of one network."""
+    network = LayeredNetwork.from_module(getattr(estimator, f"{side}_"))
+    errors = tuple(options["reproduction_errors"])
+    uppers = [bound(network, method, errors) for method in options["methods"]]
+    points = X[np.linspace(0, len(X) - 1, min(len(X), options["n_points"])).astype(int)]
+    if side == "decoder":
+        points = _codes(estimator, points, options["n_points"], options["random_state"])
+    return uppers, lower_bound(network, points, n_steps=options["n_steps"])
+
+
+def _codes(estimator: Any, X: np.ndarray, count: int, random_state: int) -> np.ndarray:
+    """Return mean codes of the data and as many draws from the prior."""
+    prior = np.random.default_rng(random_state).standard_normal((count, estimator.latent_dim))
+    return np.concatenate([estimator.transform(X.astype(np.float64)), prior])
+
+
+def _lipschitz_metrics(side: str, uppers: list[Bound], lower: Bound) -> dict[str, float]:
+    """Return one network's metrics; only proved values are called upper bounds."""
+    proved = [record for record in uppers if record.status == "certified"]
+    metrics = {
+        names.lipschitz_lower(side): lower.value,
+        names.lipschitz_seconds(side): lower.seconds + sum(record.seconds for record in uppers),
+    }
+    for record in proved:
+        metrics[names.lipschitz_upper(side, record.method)] = record.value
+    if proved:
+        bracket = Bracket(lower=lower, upper=min(proved, key=lambda record: record.value))
+        metrics[names.lipschitz_upper(side)] = bracket.upper.value
+        metrics[names.lipschitz_ratio(side)] = bracket.ratio
+    return metrics
+
+
+class MaxDamageEvaluator(VAEEvaluator):
+    """Maximum-damage attack on the deterministic reconstruction x ↦ g(p(x)).
+
+    Options (``evaluator_config``): ``radii`` ((10.0, 20.0), ℓ2, in input units),
+    ``n_images`` (16, evenly spaced rows of the data), ``method`` ("apgd"), ``n_steps``,
+    ``n_restarts`` (None: the method's own), ``box`` (None, or (low, high) for x+δ),
+    ``random_state`` (0) and ``n_panels`` (4 images kept as arrays for figure 9).
+
+    Metrics at each radius, mean and maximum over images: ``damage``,
+    ``relative_damage``, ``log_likelihood_degradation``, ``reproduction_log_ratio``,
+    ``damage_bound_ratio`` (damage over radius times the certified bounds of both
+    networks); ``attack_seconds``.
+    """
+
+    name = names.EVALUATOR_MAX_DAMAGE
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "radii": (10.0, 20.0),
+        "n_images": 16,
+        "method": "apgd",
+        "n_steps": None,
+        "n_restarts": None,
+        "box": None,
+        "random_state": 0,
+        "n_panels": 4,
+    }
+
+    def _measure(
+        self, estimator: Any, X: np.ndarray, options: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        if options["method"] not in ATTACKS:
+            raise InputError(f"method must be one of {sorted(ATTACKS)}, got {options['method']!r}")
+        images = np.unique(np.linspace(0, len(X) - 1, min(len(X), options["n_images"])).astype(int))
+        x = X[images].astype(np.float64)
+        started = time.perf_counter()
+        budget = {key: options[key] for key in ("n_steps", "n_restarts") if options[key]}
+        results = attack(
+            estimator.encoder_,
+            estimator.decoder_,
+            x,
+            [float(radius) for radius in options["radii"]],
+            options["method"],
+            box=options["box"],
+            random_state=options["random_state"],
+            **budget,
+        )
+        seconds = time.perf_counter() - started
+        bounds = [bound(getattr(estimator, f"{side}_")) for side in names.SIDES]
+        table = pd.concat(
+            [_attack_table(result, images, x, bounds) for result in results], ignore_index=True
+        )
+        metrics = _attack_metrics(table) | {names.ATTACK_SECONDS: seconds}
+        kept = min(options["n_panels"], len(images))
+        return metrics, {
+            names.ARTIFACT_ATTACKS: table,
+            names.ARTIFACT_ATTACK_ARRAYS: _attack_arrays(results, images, x, kept),
+        }
+
+
+def _attack_table(
+    result: AttackResult, images: np.ndarray, x: np.ndarray, bounds: list[Bound]
+) -> pd.DataFrame:
+    """Return one row an image with all metrics at one radius."""
+    encoder_bound, decoder_bound = bounds
+    certified = all(record.status == "certified" for record in bounds)
+    before, after = result.decoding, result.attacked_decoding
+    return pd.DataFrame(
+        {
+            names.IMAGE: images,
+            names.RADIUS: result.radius,
+            "method": result.method,
+            names.DAMAGE: result.damage,
+            names.RELATIVE_DAMAGE: relative_damage(result.damage, before),
+            names.DEGRADATION: log_likelihood_degradation(x, before, after),
+            names.REPRODUCTION_DEGRADATION: reproduction_log_ratio(before, after)[0],
+            names.BOUND_RATIO: damage_bound_ratio(
+                result.damage,
+                encoder_bound.value,
+                decoder_bound.value,
+                result.radius,
+                certified=certified,
+            ),
+        }
+    )
+
+
+def _attack_metrics(table: pd.DataFrame) -> dict[str, float]:
+    """Return mean and maximum over images at each radius."""
+    columns = [column for column in names.ATTACK_COLUMNS if column in table.columns]
+    measured = [c for c in columns if c not in (names.IMAGE, names.RADIUS, "method")]
+    return {
+        names.attack_metric(column, float(radius), statistic): float(part[column].agg(statistic))
+        for radius, part in table.groupby(names.RADIUS)
+        for column in measured
+        for statistic in ("mean", "max")
+    }
+
+
+def _attack_arrays(
+    results: list[AttackResult], images: np.ndarray, x: np.ndarray, kept: int
+) -> dict[str, np.ndarray]:
+    """Return what figure 9 shows, for the first images."""
+    arrays = {
+        "attack_images": images[:kept],
+        "attack_radii": np.array([result.radius for result in results]),
+        "attack_originals": x[:kept],
+        "attack_inputs": np.stack([x[:kept] + result.perturbation[:kept] for result in results]),
+        "attack_decodings": np.stack([result.attacked_decoding[:kept] for result in results]),
+        "decodings": results[0].decoding[:kept],
+    }
+    return {
+        key: value.astype(np.float32) if value.ndim > 1 else value for key, value in arrays.items()
+    }
+
+
+def _estimator(model: Any) -> Any:
+    """Return the estimator inside a pyfunc model."""
+    try:
+        estimator = model.unwrap_python_model().estimator
+        estimator.encoder_  # noqa: B018 - a model of another kind has no encoder
+    except Exception as error:
+        raise InputError(
+            "the evaluators need a model stored by harmonicvae, got "
+            f"{type(model).__name__}; store it with harmonicvae.tracking.registry.log_model"
+        ) from error
+    return estimator
+
+
+def _store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, EvaluationArtifact]:
+    """Write contents as artifacts of the run."""
+    client, artifacts = MlflowClient(), {}
+    kinds = {".csv": TableArtifact, ".npz": ArraysArtifact, ".json": JsonArtifact}
+    base = client.get_run(run_id).info.artifact_uri
+    with tempfile.TemporaryDirectory() as folder:
+        for path, content in contents.items():
+            artifact = kinds[Path(path).suffix](f"{base}/{path}", content)
+            local = Path(folder) / Path(path).name
+            artifact._save(str(local))
+            client.log_artifact(run_id, str(local), str(Path(path).parent))
+            artifacts[path] = artifact
+    return artifacts

@@ -1,0 +1,270 @@
+"""Runs: creating them without races, filling them, and never leaving one in state RUNNING."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+from harmonicvae import names
+from harmonicvae._version import __version__
+from harmonicvae.exceptions import TrackingError
+from harmonicvae.tracking.specs import StoreSpec
+
+DEFAULT_EXPERIMENT = "harmonicvae"
+#: MLflow allows 250 characters less a margin in tags of sqlite stores; reasons are cut there.
+MAX_REASON = 5000
+
+
+def open_store(experiment: str | None = None, tracking_uri: str | None = None) -> StoreSpec:
+    """Open the MLflow store and its experiment, both created by this one process.
+
+    Parameters
+    ----------
+    experiment : str or None
+        Name; None means that of the run started by ``mlflow run``, else "harmonicvae".
+    tracking_uri : str or None
+        Store; None means MLflow's own choice (``MLFLOW_TRACKING_URI``, else
+        ``sqlite:///mlflow.db`` in the working folder).
+
+    Returns
+    -------
+    StoreSpec
+        Without a parent run.
+
+    Raises
+    ------
+    TrackingError
+        If the store cannot be reached.
+
+    Notes
+    -----
+    Workers must never create a store or an experiment: two processes doing so at once
+    lose runs into the "Default" experiment.
+    """
+    if tracking_uri:
+        mlflow.set_tracking_uri(tracking_uri)
+    client = MlflowClient()
+    try:
+        experiment_id = _experiment_id(client, experiment)
+    except (MlflowException, OSError) as error:
+        raise TrackingError(
+            f"cannot open the MLflow store {mlflow.get_tracking_uri()!r}: {error}; "
+            "set MLFLOW_TRACKING_URI to a store that can be written"
+        ) from error
+    return StoreSpec(tracking_uri=mlflow.get_tracking_uri(), experiment_id=experiment_id)
+
+
+def _experiment_id(client: MlflowClient, name: str | None) -> str:
+    """Return the experiment's id, creating it where there is none."""
+    if not name and outer_run_id():
+        return client.get_run(outer_run_id()).info.experiment_id
+    name = name or DEFAULT_EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return client.create_experiment(name)
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"experiment {name!r} is deleted; restore it in MLflow or choose another name"
+        )
+    return found.experiment_id
+
+
+def outer_run_id() -> str | None:
+    """Return the run that ``mlflow run`` created for this process, if any."""
+    return os.environ.get("MLFLOW_RUN_ID") or None
+
+
+def create_run(
+    store: StoreSpec, name: str, role: str, tags: Mapping[str, str] | None = None
+) -> str:
+    """Create a run in state RUNNING and return its id.
+
+    Parameters
+    ----------
+    store : StoreSpec
+        Its ``parent_run_id``, if any, becomes the parent.
+    name : str
+        Shown by MLflow.
+    role : str
+        "study", "model" or "evaluation".
+    tags : mapping of str, optional
+        Further tags.
+
+    Returns
+    -------
+    str
+    """
+    all_tags = {
+        MLFLOW_RUN_NAME: name,
+        names.TAG_ROLE: role,
+        names.TAG_VERSION: __version__,
+        "mlflow.source.name": "harmonicvae",
+    }
+    if store.parent_run_id:
+        all_tags[MLFLOW_PARENT_RUN_ID] = store.parent_run_id
+    client = MlflowClient(store.tracking_uri)
+    return client.create_run(store.experiment_id, tags=all_tags | dict(tags or {})).info.run_id
+
+
+def adopt_run(store: StoreSpec, name: str, role: str) -> str:
+    """Return the run of ``mlflow run`` if there is one in this experiment, else a new one."""
+    client = MlflowClient(store.tracking_uri)
+    outer = outer_run_id()
+    if outer and client.get_run(outer).info.experiment_id == store.experiment_id:
+        client.set_tag(outer, names.TAG_ROLE, role)
+        client.set_tag(outer, names.TAG_VERSION, __version__)
+        client.set_tag(outer, MLFLOW_RUN_NAME, name)
+        return outer
+    run_id = create_run(store, name, role)
+    if outer:
+        client.set_tag(outer, names.TAG_STUDY_RUN, run_id)
+    return run_id
+
+
+@contextmanager
+def finishing(store: StoreSpec, run_id: str) -> Iterator[None]:
+    """End a run whatever happens: FINISHED, FAILED with the reason as a tag, or KILLED."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        end_run(store, run_id, "KILLED", "interrupted by the user")
+        raise
+    except BaseException as error:
+        end_run(store, run_id, "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    end_run(store, run_id, "FINISHED")
+
+
+def end_run(store: StoreSpec, run_id: str, status: str, reason: str | None = None) -> None:
+    """Set the final status of a run and, where there is one, the reason as a tag."""
+    client = MlflowClient(store.tracking_uri)
+    if reason:
+        client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
+    client.set_terminated(run_id, status)
+
+
+def fail_outer_run(reason: str) -> None:
+    """Mark the run of ``mlflow run`` FAILED with a reason; nothing without such a run."""
+    run_id = outer_run_id()
+    if run_id is None:
+        return
+    client = MlflowClient()
+    client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
+    client.set_terminated(run_id, "FAILED")
+
+
+def kill_unfinished(store: StoreSpec, run_ids: list[str], reason: str) -> list[str]:
+    """Mark runs still RUNNING or SCHEDULED as KILLED and return their ids."""
+    client = MlflowClient(store.tracking_uri)
+    open_states = ("RUNNING", "SCHEDULED")
+    left = [run_id for run_id in run_ids if client.get_run(run_id).info.status in open_states]
+    for run_id in left:
+        end_run(store, run_id, "KILLED", reason)
+    return left
+
+
+def log_parameters(store: StoreSpec, run_id: str, parameters: Mapping[str, Any]) -> None:
+    """Log parameters in one call."""
+    params = [Param(key, str(value)) for key, value in parameters.items()]
+    MlflowClient(store.tracking_uri).log_batch(run_id, params=params)
+
+
+def log_metrics(
+    store: StoreSpec,
+    run_id: str,
+    metrics: Mapping[str, float],
+    *,
+    step: int = 0,
+    model_id: str | None = None,
+) -> None:
+    """Log metrics in one call, linked to a logged model where its id is given."""
+    now = int(time.time() * 1000)
+    entities = [
+        Metric(key, float(value), now, step, model_id=model_id) for key, value in metrics.items()
+    ]
+    MlflowClient(store.tracking_uri).log_batch(run_id, metrics=entities)
+
+
+def log_dataset(store: StoreSpec, run_id: str, data: Any, context: str) -> None:
+    """Log a data set as an input of a run: name, digest, loader, shape.
+
+    Parameters
+    ----------
+    data : Bunch
+        As returned by ``harmonicvae.datasets.load_dataset``.
+    context : str
+        "training" or "evaluation".
+    """
+    source = CodeDatasetSource(
+        tags={
+            "harmonicvae.loader": f"harmonicvae.datasets.load_{data.name}",
+            "harmonicvae.split": data.split,
+            "harmonicvae.rows": str(data.data.shape[0]),
+            "harmonicvae.features": str(data.data.shape[1]),
+            "harmonicvae.sha256": data.digest,
+        }
+    )
+    dataset = MetaDataset(source=source, name=f"{data.name}-{data.split}", digest=data.digest[:32])
+    entity = DatasetInput(
+        dataset=dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", context)]
+    )
+    MlflowClient(store.tracking_uri).log_inputs(run_id, datasets=[entity])
+
+
+def log_json(store: StoreSpec, run_id: str, value: Any, artifact: str) -> None:
+    """Log a JSON file under an artifact path such as "folder/file.json"."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(artifact).name
+        path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        parent = str(Path(artifact).parent)
+        MlflowClient(store.tracking_uri).log_artifact(
+            run_id, str(path), None if parent == "." else parent
+        )
+
+
+class EpochLogger:
+    """Log the history's figures as metrics with the epoch as step, a few seconds at a time.
+
+    Parameters
+    ----------
+    store : StoreSpec
+    run_id : str
+    seconds : float, default=5.0
+        Time between two writes; each is one transaction whatever the number of epochs.
+    """
+
+    def __init__(self, store: StoreSpec, run_id: str, seconds: float = 5.0) -> None:
+        self.store, self.run_id, self.seconds = store, run_id, seconds
+        self._waiting: list[Metric] = []
+        self._last = time.monotonic()
+
+    def __call__(self, row: Mapping[str, float]) -> None:
+        """Take the figures of one epoch."""
+        now, step = int(time.time() * 1000), int(row[names.EPOCH])
+        self._waiting += [
+            Metric(key, float(value), now, step) for key, value in row.items() if key != names.EPOCH
+        ]
+        if time.monotonic() - self._last > self.seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is waiting (at most 1,000 metrics a call, MLflow's limit)."""
+        client = MlflowClient(self.store.tracking_uri)
+        while self._waiting:
+            part, self._waiting = self._waiting[:1000], self._waiting[1000:]
+            client.log_batch(self.run_id, metrics=part)
+        self._last = time.monotonic()

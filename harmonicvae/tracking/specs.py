@@ -1,0 +1,150 @@
+"""What is to be trained, on what, and where it is logged: plain values that cross processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harmonicvae import names
+from harmonicvae.datasets import load_dataset
+from harmonicvae.models import HarmonicVAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A data set by name.
+
+    Parameters
+    ----------
+    name : str
+        Key in ``harmonicvae.datasets.DATASETS``.
+    data_dir : str or None
+        Folder of the files.
+    options : dict
+        Further arguments of the loader.
+    """
+
+    name: str
+    data_dir: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, split: str) -> Any:
+        """Return the Bunch of one split."""
+        return load_dataset(self.name, split, data_dir=self.data_dir, **self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """One model of a study: its data set, noise levels, seed and network.
+
+    Parameters
+    ----------
+    dataset : str
+        Name of the data set.
+    encoder_std : float or "learned"
+        σ_enc.
+    input_noise_std : float
+        σ_N.
+    seed : int
+        In [0, 2**64).
+    epochs, latent_dim, batch_size, lr, hidden_dims, activation, reproduction_errors
+        Parameters of :class:`harmonicvae.HarmonicVAE`.
+    """
+
+    dataset: str
+    encoder_std: float | str
+    input_noise_std: float
+    seed: int
+    epochs: int
+    latent_dim: int
+    batch_size: int = 256
+    lr: float = 1e-3
+    hidden_dims: tuple[int, ...] = (256, 256, 256)
+    activation: str = "sigmoid"
+    reproduction_errors: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Identifier inside a study.
+
+        Examples
+        --------
+        >>> ModelSpec(dataset="sinc", encoder_std=0.5, input_noise_std=0.0, seed=7,
+        ...           epochs=1, latent_dim=1).name
+        'sinc-e0.5-n0-s7'
+        """
+        std = self.encoder_std if isinstance(self.encoder_std, str) else f"{self.encoder_std:g}"
+        return f"{self.dataset}-e{std}-n{self.input_noise_std:g}-s{self.seed}"
+
+    @property
+    def alias(self) -> str:
+        """Alias of the registered version: the name in letters that MLflow allows.
+
+        Examples
+        --------
+        >>> ModelSpec(dataset="sinc", encoder_std=0.5, input_noise_std=0.0, seed=7,
+        ...           epochs=1, latent_dim=1).alias
+        'e0_5-n0-s7'
+        """
+        return self.name.removeprefix(f"{self.dataset}-").replace(".", "_").replace("+", "")
+
+    @property
+    def registered_name(self) -> str:
+        """Name of the registered model: one for each data set."""
+        return f"{names.REGISTERED_PREFIX}-{self.dataset}"
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the values logged as MLflow params."""
+        return {
+            names.MODEL: self.name,
+            names.DATASET: self.dataset,
+            names.ENCODER_STD: self.encoder_std,
+            names.INPUT_NOISE_STD: self.input_noise_std,
+            names.SEED: self.seed,
+            names.EPOCHS: self.epochs,
+            "latent_dim": self.latent_dim,
+            "hidden_dims": list(self.hidden_dims),
+            "activation": self.activation,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "reproduction_errors": ",".join(self.reproduction_errors) or "none",
+        }
+
+    def estimator(self, **options: Any) -> HarmonicVAE:
+        """Return an unfitted estimator."""
+        return HarmonicVAE(
+            latent_dim=self.latent_dim,
+            hidden_dims=self.hidden_dims,
+            activation=self.activation,
+            encoder_std=self.encoder_std,
+            input_noise_std=self.input_noise_std,
+            max_epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            random_state=self.seed,
+            reproduction_errors=self.reproduction_errors,
+            **options,
+        )
+
+    def with_seed(self, seed: int) -> ModelSpec:
+        """Return the same model with another seed."""
+        return replace(self, seed=seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """Where results go: an MLflow store, an experiment and the run above all others.
+
+    Parameters
+    ----------
+    tracking_uri : str
+        MLflow tracking and registry store.
+    experiment_id : str
+        Experiment of all runs.
+    parent_run_id : str or None
+        Run under which the models' runs are nested.
+    """
+
+    tracking_uri: str
+    experiment_id: str
+    parent_run_id: str | None = None

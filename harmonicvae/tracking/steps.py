@@ -1,0 +1,153 @@
+"""Single steps of a study as runs of their own: train one model, evaluate one, fetch a study."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from harmonicvae import names
+from harmonicvae.exceptions import InputError, TrackingError
+from harmonicvae.tracking import parallel, registry, runs
+from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job
+from harmonicvae.tracking.specs import DataSpec, ModelSpec
+
+
+def train_one(
+    spec: ModelSpec, data: DataSpec, *, experiment: str | None = None, device: str = "auto"
+) -> Outcome:
+    """Train one model in a run of its own and register it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    data : DataSpec
+    experiment : str or None
+        Name; None as in :func:`harmonicvae.tracking.runs.open_store`.
+    device : str
+
+    Returns
+    -------
+    Outcome
+        With ``model_uri`` ``models:/name/version``, or ``failure``.
+    """
+    store = runs.open_store(experiment)
+    registry.ensure_registered_model(store, spec.registered_name)
+    run_id = runs.adopt_run(store, spec.name, "model")
+    tags = {names.TAG_MODEL: spec.name, names.TAG_DATASET: spec.dataset}
+    for key, value in tags.items():
+        MlflowClient(store.tracking_uri).set_tag(run_id, key, value)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Job(spec=spec, data=data, store=store, run_id=run_id, folder=folder, device=device)
+        return parallel.train_all([job], 1, lambda model: None)[0]
+
+
+def evaluate_one(
+    model_uri: str,
+    evaluators: dict[str, dict[str, Any]],
+    *,
+    data: DataSpec | None = None,
+    experiment: str | None = None,
+) -> Outcome:
+    """Evaluate one stored model in a run of its own, apart from its training.
+
+    Parameters
+    ----------
+    model_uri : str
+        ``models:/name/version``, ``models:/name@alias`` or ``runs:/id/model``.
+    evaluators : dict
+        Evaluator name to its ``evaluator_config``.
+    data : DataSpec or None
+        Data set; None means the one that the model was trained on.
+    experiment : str or None
+        As in :func:`train_one`.
+
+    Returns
+    -------
+    Outcome
+        Metrics in ``row``; or ``failure``.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such model.
+    """
+    store = runs.open_store(experiment)
+    data = data or trained_on(model_uri)
+    name = f"{'+'.join(evaluators)} {model_uri}"
+    run_id = runs.adopt_run(store, name, "evaluation")
+    client = MlflowClient(store.tracking_uri)
+    client.set_tag(run_id, names.TAG_MODEL, model_uri)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Evaluation(
+            model=model_uri,
+            model_uri=model_uri,
+            evaluators=evaluators,
+            data=data,
+            store=store,
+            run_id=run_id,
+            folder=folder,
+        )
+        try:
+            outcome = evaluate_job(replace(job, model="model"))
+        except KeyboardInterrupt:
+            runs.end_run(store, run_id, "KILLED", "interrupted by the user")
+            raise
+    status = "FAILED" if outcome.failure else "FINISHED"
+    runs.end_run(store, run_id, status, outcome.failure or None)
+    return outcome
+
+
+def trained_on(model_uri: str) -> DataSpec:
+    """Return the data set that a model was trained on, from its run.
+
+    Raises
+    ------
+    InputError
+        If the run does not say.
+    """
+    params = registry.model_parameters(model_uri)
+    if names.DATASET not in params:
+        raise InputError(
+            f"the run that trained {model_uri!r} names no data set; give --dataset and --data-dir"
+        )
+    options = {"allow_missing": True} if params.get("data_allow_missing") == "True" else {}
+    return DataSpec(
+        name=params[names.DATASET], data_dir=params.get("data_dir") or None, options=options
+    )
+
+
+def fetch_study(run_id: str, folder: Path) -> Path:
+    """Download the result files of a study's run and return their folder.
+
+    Raises
+    ------
+    TrackingError
+        If there is no such run or it holds no results.
+    """
+    run_id = run_id.removeprefix("runs:/").split("/")[0]
+    try:
+        run_id = _study_run(run_id)
+        path = mlflow.artifacts.download_artifacts(
+            run_id=run_id, artifact_path=names.ARTIFACT_REPORT, dst_path=str(folder)
+        )
+    except (MlflowException, OSError) as error:
+        raise TrackingError(f"no study at run {run_id!r}: {error}") from error
+    return Path(path)
+
+
+def _study_run(run_id: str) -> str:
+    """Follow the tag from the run of ``mlflow run`` to the study's own."""
+    return MlflowClient().get_run(run_id).data.tags.get(names.TAG_STUDY_RUN, run_id)
+
+
+def log_report(folder: Path) -> None:
+    """Log a report's folder into the run of ``mlflow run``, if there is one."""
+    run_id = runs.outer_run_id()
+    if run_id is not None:
+        MlflowClient().log_artifacts(run_id, str(folder), names.ARTIFACT_REPORT)
