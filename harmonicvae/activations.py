@@ -113,7 +113,7 @@ def _leaky_derivative(z: np.ndarray, slope: float) -> np.ndarray:
 
 
 def _sigmoid_derivative(z: np.ndarray) -> np.ndarray:
-    return expit(z) * expit(-z)
+    return np.minimum(expit(z) * expit(-z), 0.25)  # rounding can lift it by one ulp
 
 
 def _sigmoid_curvature(z: np.ndarray) -> np.ndarray:

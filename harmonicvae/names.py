@@ -127,6 +127,7 @@ TAG_MODEL = "harmonicvae.model"
 TAG_VERSION = "harmonicvae.version"
 TAG_DATA_DIGEST = "harmonicvae.data_digest"
 TAG_DATASET = "harmonicvae.dataset"
+TAG_DATA = "harmonicvae.data"  # JSON of the DataSpec that a model was trained on
 TAG_STUDY_RUN = "harmonicvae.study_run"
 
 ARTIFACT_MODEL = "model"

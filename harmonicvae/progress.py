@@ -36,10 +36,10 @@ class StudyProgress:
         self.folder, self.models = Path(folder) / "progress", len(plan.specs())
         self.epochs = plan.epochs
         self.weight = max(1, round(weight * plan.epochs)) if evaluate else 0
-        total = self.models * (plan.epochs + self.weight)
+        self.total = self.models * (plan.epochs + self.weight)
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
-            total=total,
+            total=self.total,
             desc=f"{plan.data.name}: training",
             unit="epoch",
             dynamic_ncols=interactive,
@@ -61,7 +61,7 @@ class StudyProgress:
         self._stop.set()
         self._watcher.join()
         if exception[0] is None:
-            self.bar.update(self.bar.total - self.bar.n)
+            self.bar.update(self.total - self.bar.n)
         self.bar.close()
 
     def trained(self, model: str) -> None:
@@ -87,7 +87,7 @@ class StudyProgress:
         with self._lock:
             trained, evaluated = self._done["training"], self._done["evaluation"]
             position = max(epochs, trained * self.epochs) + evaluated * self.weight
-            self.bar.n = min(max(self.bar.n, position), self.bar.total)
+            self.bar.n = min(max(self.bar.n, position), self.total)
             training = trained < self.models
             done = trained if training else evaluated
             label = "training" if training else "evaluating"

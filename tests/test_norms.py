@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harmonicvae import rounding
 from harmonicvae.exceptions import InputError, SolverError
 from harmonicvae.norms import (
     certified_spectral_norm,
@@ -243,3 +244,19 @@ def test_other_refusals():
         power_iteration(lambda v: v, lambda v: v, np.ones((1, 1)), max_iter=0)
     with pytest.raises(InputError, match="cannot be bounded"):
         gamma(2**53)
+
+
+def test_a_wrong_factorisation_proves_nothing(monkeypatch):
+    """The proof is of the residual, so even a broken LAPACK cannot make it accept."""
+    indefinite = np.array([[1.0, 2.0], [2.0, 1.0]])
+    monkeypatch.setattr(np.linalg, "cholesky", lambda matrix: np.eye(len(matrix)))
+    assert proves_positive_semidefinite([np.eye(2)])
+    assert not proves_positive_semidefinite([indefinite])
+
+
+def test_a_wrong_triangular_solve_proves_nothing(monkeypatch):
+    monkeypatch.setattr(rounding, "solve_triangular", lambda factor, right, **_: 0.0 * right)
+    link = [np.array([[1.0]])]
+    for corner in (0.1, 5.0):
+        diagonal = [np.array([[corner]]), np.array([[0.5 / corner]])]
+        assert not proves_positive_semidefinite(diagonal, link)

@@ -44,7 +44,7 @@ def as_network(network: Any) -> LayeredNetwork:
     """
     if isinstance(network, LayeredNetwork):
         return network
-    if not hasattr(network, "named_children"):
+    if isinstance(network, type) or not hasattr(network, "named_children"):
         raise InputError(
             "network must be a LayeredNetwork or a torch module, "
             f"got {type(network).__name__}; see LayeredNetwork.from_arrays"

@@ -147,7 +147,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _text_column(name: str, cells: Sequence[str], limit: int) -> Column:
-    heading = [_cut(part, limit) for part in re.findall(r"[^ -]+-?|-", name)]
+    heading = [_cut(part, limit) for part in re.findall(r"[^ -]+-?|-", name) or [""]]
     cells = [_cut(cell.replace(" ± ", "±"), limit) for cell in cells]
     room = max([_width(part) for part in [*heading, *cells]])
     lines = heading[:1]

@@ -141,8 +141,9 @@ def _reconstructions(writer: Writer) -> Iterator[str]:
         drawn = []
         for row in select_models(results.models, configuration).to_dict("records"):
             position += 1
-            drawn += _model_figures(writer, row, f"{position:02d}")
-        yield markup.gallery(drawn)
+            drawn.append(_model_figures(writer, row, f"{position:02d}"))
+        for kind_of_figure in zip(*drawn, strict=True):
+            yield markup.gallery(kind_of_figure)
 
 
 def _model_figures(writer: Writer, row: dict[Any, Any], number: str) -> list[str]:

@@ -253,7 +253,7 @@ class MaxDamageEvaluator(VAEEvaluator):
         x = X[images].astype(np.float64)
         started = time.perf_counter()
         budget = {key: options[key] for key in ("n_steps", "n_restarts") if options[key]}
-        results = attack(
+        results: Any = attack(
             estimator.encoder_,
             estimator.decoder_,
             x,
@@ -307,9 +307,10 @@ def _attack_metrics(table: pd.DataFrame) -> dict[str, float]:
     """Return mean and maximum over images at each radius."""
     columns = [column for column in names.ATTACK_COLUMNS if column in table.columns]
     measured = [c for c in columns if c not in (names.IMAGE, names.RADIUS, "method")]
+    radii = [float(radius) for radius in table[names.RADIUS].unique()]
     return {
-        names.attack_metric(column, float(radius), statistic): float(part[column].agg(statistic))
-        for radius, part in table.groupby(names.RADIUS)
+        names.attack_metric(column, radius, statistic): float(part[column].agg(statistic))
+        for radius, part in ((r, table[table[names.RADIUS] == r]) for r in radii)
         for column in measured
         for statistic in ("mean", "max")
     }
@@ -348,7 +349,7 @@ def _estimator(model: Any) -> Any:
 def _store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, EvaluationArtifact]:
     """Write contents as artifacts of the run."""
     client, artifacts = MlflowClient(), {}
-    kinds = {".csv": TableArtifact, ".npz": ArraysArtifact, ".json": JsonArtifact}
+    kinds: dict[str, Any] = {".csv": TableArtifact, ".npz": ArraysArtifact, ".json": JsonArtifact}
     base = client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder:
         for path, content in contents.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pandas as pd
+import torch
 from mlflow import MlflowClient
 
 from harmonicvae import names
@@ -100,10 +102,9 @@ def train_job(job: Job) -> Outcome:
         )
 
 
-def _prepare_process(job: Job) -> None:
+def _prepare_process(job: Job | Evaluation) -> None:
     """Point MLflow and torch of this process to the job's store and thread count."""
-    import torch
-
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one progress line, ours
     mlflow.set_tracking_uri(job.store.tracking_uri)
     if job.threads is not None:
         torch.set_num_threads(job.threads)
@@ -112,7 +113,8 @@ def _prepare_process(job: Job) -> None:
 def _train(job: Job) -> Outcome:
     spec, store, run_id = job.spec, job.store, job.run_id
     train, validation = (load_split(job.data, split) for split in ("train", "validation"))
-    runs.log_parameters(store, run_id, spec.parameters() | _data_parameters(job.data))
+    runs.log_parameters(store, run_id, spec.parameters())
+    MlflowClient(store.tracking_uri).set_tag(run_id, names.TAG_DATA, job.data.to_json())
     runs.log_dataset(store, run_id, train, "training")
     logger = runs.EpochLogger(store, run_id)
     progress = ProgressFile(job.folder, spec.name)
@@ -139,13 +141,6 @@ def _train(job: Job) -> Outcome:
     history = estimator.history_.assign(**{names.MODEL: spec.name})
     tables = {names.FILE_HISTORY: history[[names.MODEL, *estimator.history_.columns]]}
     return Outcome(model=spec.name, run_id=run_id, row=row, tables=tables, model_uri=model_uri)
-
-
-def _data_parameters(data: DataSpec) -> dict[str, Any]:
-    """Return what is needed to load the same data again, as params."""
-    return {"data_dir": data.data_dir or ""} | {
-        f"data_{key}": value for key, value in data.options.items()
-    }
 
 
 def _model_metrics(estimator: HarmonicVAE, X: Any) -> dict[str, float]:
@@ -242,7 +237,7 @@ def evaluate_job(job: Evaluation) -> Outcome:
     Outcome
         Metrics in ``row``, tables by file name; or ``failure``.
     """
-    _prepare_process(job)  # type: ignore[arg-type]
+    _prepare_process(job)
     try:
         return _evaluate(job)
     except Exception as error:
@@ -257,14 +252,13 @@ def _evaluate(job: Evaluation) -> Outcome:
     validation = load_split(job.data, "validation")
     rows = np.linspace(0, validation.data.shape[0] - 1, min(validation.data.shape[0], job.n_points))
     X = np.asarray(validation.data[np.unique(rows.astype(int))])
-    config = job.evaluators if len(job.evaluators) > 1 else next(iter(job.evaluators.values()))
     with mlflow.start_run(run_id=job.run_id):
         result = mlflow.models.evaluate(
             job.model_uri,
             X,
             model_type=names.MODEL_TYPE,
             evaluators=list(job.evaluators),
-            evaluator_config=config,
+            evaluator_config=job.evaluators,
         )
     tables = {}
     for path, file in (

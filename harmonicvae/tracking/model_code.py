@@ -13,12 +13,14 @@ class HarmonicVAEModel(PythonModel):
     """A fitted HarmonicVAE behind MLflow's generic interface."""
 
     estimator: Any = None
+    # the signature describes the input; MLflow would warn that predict has no type hints
+    _skip_type_hint_validation = True
 
     def load_context(self, context: Any) -> None:
         """Read the estimator from its weights and JSON; nothing is unpickled."""
         self.estimator = load_estimator(context.artifacts["estimator"])
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+    def predict(self, context, model_input, params=None):
         """Return reconstructions, or what ``params["output"]`` names.
 
         Parameters

@@ -137,18 +137,7 @@ def log_study_start(store: StoreSpec, described: dict[str, Any], data: tuple[Any
         "n_jobs",
         "reproduction_errors",
     )
-    client = MlflowClient(store.tracking_uri)
-    known = client.get_run(store.parent_run_id).data.params  # those that `mlflow run` logged
-    values = {key: str(described[key]) for key in kept}
-    runs.log_parameters(
-        store,
-        store.parent_run_id,
-        {
-            key if key not in known else f"study.{key}": value
-            for key, value in values.items()
-            if known.get(key) != value
-        },
-    )
+    runs.log_parameters(store, store.parent_run_id, {key: str(described[key]) for key in kept})
     for bunch, context in zip(data, ("training", "evaluation")):
         runs.log_dataset(store, store.parent_run_id, bunch, context)
     runs.log_json(

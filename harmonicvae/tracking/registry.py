@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -45,7 +46,9 @@ def log_model(estimator: HarmonicVAE, params: Mapping[str, Any] | None = None) -
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, features))]),
         params=ParamSchema([ParamSpec("output", "string", "reconstruct")]),
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # MLflow asks for an input example; the signature above is given in full
+        warnings.filterwarnings("ignore", message=".*input example was not provided.*")
         saved = save_estimator(estimator, Path(folder) / "estimator")
         return mlflow.pyfunc.log_model(
             name=names.ARTIFACT_MODEL,
@@ -149,10 +152,10 @@ def load_model(uri: str, *, device: str = "auto") -> HarmonicVAE:
         raise TrackingError(f"{uri!r} is not a model of harmonicvae: {error}") from error
 
 
-def model_parameters(uri: str) -> dict[str, str]:
-    """Return the parameters of the run that trained a model ({} if it is unknown)."""
+def training_tags(uri: str) -> dict[str, str]:
+    """Return the tags of the run that trained a model ({} if it is unknown)."""
     try:
         run_id = mlflow.models.get_model_info(uri).run_id
-        return dict(MlflowClient().get_run(run_id).data.params) if run_id else {}
+        return dict(MlflowClient().get_run(run_id).data.tags) if run_id else {}
     except (MlflowException, OSError) as error:
         raise TrackingError(f"no model at {uri!r}: {error}") from error

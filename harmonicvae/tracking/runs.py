@@ -178,9 +178,19 @@ def kill_unfinished(store: StoreSpec, run_ids: list[str], reason: str) -> list[s
 
 
 def log_parameters(store: StoreSpec, run_id: str, parameters: Mapping[str, Any]) -> None:
-    """Log parameters in one call."""
-    params = [Param(key, str(value)) for key, value in parameters.items()]
-    MlflowClient(store.tracking_uri).log_batch(run_id, params=params)
+    """Log parameters in one call.
+
+    A parameter that ``mlflow run`` has logged already as text keeps its value; where ours
+    differs it is logged as ``harmonicvae.<name>`` beside it.
+    """
+    client = MlflowClient(store.tracking_uri)
+    known = client.get_run(run_id).data.params
+    params = [
+        Param(key if key not in known else f"harmonicvae.{key}", str(value))
+        for key, value in parameters.items()
+        if known.get(key) != str(value)
+    ]
+    client.log_batch(run_id, params=params)
 
 
 def log_metrics(

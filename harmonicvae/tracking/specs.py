@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from harmonicvae import names
@@ -27,6 +28,21 @@ class DataSpec:
     name: str
     data_dir: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return it as text, for a tag."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> DataSpec:
+        """Read :meth:`to_json`.
+
+        Examples
+        --------
+        >>> DataSpec.from_json(DataSpec(name="sinc").to_json()).name
+        'sinc'
+        """
+        return cls(**json.loads(text))
 
     def load(self, split: str) -> Any:
         """Return the Bunch of one split."""

@@ -111,15 +111,12 @@ def trained_on(model_uri: str) -> DataSpec:
     InputError
         If the run does not say.
     """
-    params = registry.model_parameters(model_uri)
-    if names.DATASET not in params:
+    described = registry.training_tags(model_uri).get(names.TAG_DATA)
+    if described is None:
         raise InputError(
             f"the run that trained {model_uri!r} names no data set; give --dataset and --data-dir"
         )
-    options = {"allow_missing": True} if params.get("data_allow_missing") == "True" else {}
-    return DataSpec(
-        name=params[names.DATASET], data_dir=params.get("data_dir") or None, options=options
-    )
+    return DataSpec.from_json(described)
 
 
 def fetch_study(run_id: str, folder: Path) -> Path:

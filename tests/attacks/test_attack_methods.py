@@ -88,6 +88,16 @@ def test_apgd_matches_a_grid_search_in_two_dimensions():
         assert (result.damage <= 1.001 * best).all()
 
 
+def test_step_sizes_shrink_to_an_optimum_inside_the_ball():
+    """F(δ) = r·exp(−r²), r = ‖δ‖, is largest at r = 1/√2, far inside the ball of radius 5."""
+
+    def bump(z):
+        return z * torch.exp(-(z * z).sum(dim=1, keepdim=True))
+
+    result = attack(lambda v: v, bump, np.zeros((4, 3)), 5.0, random_state=0)
+    np.testing.assert_allclose(result.damage, np.exp(-0.5) / np.sqrt(2), rtol=1e-5)
+
+
 def test_more_of_everything_does_no_harm(pair, images):
     small = attack(*pair, images, 2.0, n_steps=10, n_restarts=2, random_state=0).damage
     large = attack(*pair, images, 2.0, n_steps=100, n_restarts=20, random_state=0).damage

@@ -1,6 +1,7 @@
 """Certificates: they verify again, and nothing else does."""
 
 import json
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -118,3 +119,39 @@ def test_the_inequality_is_that_of_the_literature(seed, slopes, factor, per_neur
         assert proved
     if smallest < 0:
         assert not proved
+
+
+def exact_is_psd(matrix):
+    """Decide positive semidefiniteness of a rational 2×2 matrix."""
+    (a, b), (_, d) = matrix
+    return a >= 0 and d >= 0 and a * d >= b * b
+
+
+@given(
+    first=st.floats(0.5, 1.0),
+    last=st.lists(st.floats(0.5, 1.0), min_size=1, max_size=30),
+    t=st.floats(0.6, 4.0),
+    item=st.sampled_from(["relu", "leaky_relu", "sigmoid"]),
+    position=st.integers(-400, 400),
+)
+@settings(max_examples=300, deadline=None)
+def test_near_the_critical_rho_only_true_inequalities_are_proved(first, last, t, item, position):
+    """One neuron, where the matrix is 2×2 and its definiteness can be decided in fractions."""
+    network = LayeredNetwork.from_arrays([[[first]], [[value] for value in last]], activation=item)
+    chain = build_chain(network)
+    alpha, beta = Fraction(chain.alphas[0]), Fraction(chain.betas[0])
+    scale = Fraction(2) ** chain.blocks[0].exponent, Fraction(2) ** chain.blocks[1].exponent
+    w = Fraction(first) / scale[0]
+    output = sum(Fraction(value) ** 2 for value in last) / scale[1] ** 2
+    mean, product, weight = (alpha + beta) / 2, alpha * beta, Fraction(t)
+    corner = 1 + product * weight * w * w
+    slack = weight - (mean * weight * w) ** 2 / corner
+    if slack <= 0:
+        return
+    rho = float(output / slack) * (1 + position * 1e-15)
+    multipliers = Multipliers((np.asarray(t),), (0,), rho)
+    proved = LmiMatrix(chain, multipliers).proves(rho)
+    link = -mean * weight * w
+    true = exact_is_psd([[corner, link], [link, weight - output / Fraction(rho)]])
+    assert true or not proved
+    assert LmiMatrix(chain, multipliers).proves(rho * 1.0001)

@@ -64,7 +64,7 @@ def test_the_gradient_of_the_norm_is_that_of_difference_quotients(activation):
 
 
 def test_ascent_climbs_towards_the_constant():
-    """sin-like bump far from the samples: σ(x) has its steepest point at 0."""
+    """The sigmoid is steepest at 0, away from the samples."""
     network = LayeredNetwork.from_arrays([[[1.0]], [[1.0]]], activation="sigmoid")
     still = lower_bound(network, [[2.0], [3.0]])
     climbed = lower_bound(network, [[2.0], [3.0]], n_steps=60)

@@ -339,6 +339,16 @@ def _shrunk(network, factor, wrong_count=False, negative=False):
     return replace(true, rho=true.rho * factor)
 
 
+def test_a_proved_value_above_the_norm_product_is_replaced():
+    rng = np.random.default_rng(5)
+    network = LayeredNetwork.from_arrays(
+        [rng.standard_normal(s) for s in [(5, 4), (5, 5), (3, 5)]], activation="relu"
+    )
+    result = Guess(lambda net: Candidate(value=1.0, proposal=_shrunk(net, 100.0))).bound(network)
+    assert result.value == bound(network, "norm_product").value
+    assert "the norm product is smaller" in result.message
+
+
 def test_a_value_without_proof_is_called_an_estimate():
     network = LayeredNetwork.from_arrays([[[2.0]]])
     result = Guess(Candidate(value=1.9, proposal=None)).bound(network)
@@ -360,3 +370,27 @@ def test_names_are_checked():
         )
     with pytest.raises(InputError, match="LayeredNetwork or a torch module, got list"):
         bound([[1.0]])
+
+
+@EVERY_METHOD
+@given(
+    a=st.floats(0.1, 1.0),
+    b=st.floats(0.1, 1.0),
+    ulps=st.integers(1, 20),
+    place=st.sampled_from(["first", "middle", "last"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_cancellation_between_linear_layers_is_paid_for(method, a, b, ulps, place):
+    """[a, b]·[b, −a′]ᵀ with a′ a few ulp from a: float64 may compute 0, the truth is not 0."""
+    other = a * (1 + ulps * 2.0**-52)
+    pair = [np.array([[b], [-other]]), np.array([[a, b]])]
+    outer = np.ones((1, 1))
+    layers = {
+        "first": ([*pair, outer], ["identity", "relu"]),
+        "middle": ([outer, *pair, outer], ["relu", "identity", "relu"]),
+        "last": ([outer, *pair], ["relu", "identity"]),
+    }
+    weights, activations = layers[place]
+    network = LayeredNetwork.from_arrays(weights, None, activations)
+    true = abs(Fraction(a) * Fraction(b) - Fraction(b) * Fraction(other))
+    assert Fraction(bound(network, method).value) >= true

@@ -127,8 +127,8 @@ def build_arrays(image_shape: tuple[int, ...], seed: int) -> dict[str, np.ndarra
     draw = np.random.default_rng(seed)
     size = int(np.prod(image_shape))
     if image_shape[1:] == (2,):
-        t = np.sort(draw.uniform(-1, 1, (4, image_shape[0])), axis=1)
-        originals = np.stack([np.sinc(5 * t) * 1.6 - 0.6, t], axis=2).reshape(4, size)
+        t = np.sort(draw.uniform(-1, 1, (2, image_shape[0])), axis=1)
+        originals = np.stack([np.sinc(5 * t) * 1.6 - 0.6, t], axis=2).reshape(2, size)
     else:
         h, w, c = image_shape
         y, x = np.mgrid[-1 : 1 : 1j * h, -1 : 1 : 1j * w]
@@ -192,6 +192,7 @@ def write_results(
     seeds: tuple[str, ...] = SEEDS,
     *,
     nasty: bool = False,
+    arrays: bool = True,
     name: str = "results",
     study: dict[str, Any] | None = None,
     **tables: pd.DataFrame | bytes | None,
@@ -214,9 +215,9 @@ def write_results(
             (folder / file).write_bytes(content)
         elif content is not None:
             content.to_csv(folder / file, index=False)
-    for index, model in enumerate(default[names.MODEL]):
-        arrays = build_arrays(image_shape, index)
-        np.savez(folder / names.FOLDER_ARRAYS / f"{model}.npz", **arrays)
+    for index, model in enumerate(default[names.MODEL] if arrays else ()):
+        path = folder / names.FOLDER_ARRAYS / f"{model}.npz"
+        np.savez(path, **build_arrays(image_shape, index))
     entries = build_study(dataset, image_shape, seeds) | (study or {})
     (folder / names.FILE_STUDY).write_text(json.dumps(entries), encoding="utf-8")
     return folder
