@@ -24,6 +24,7 @@ from statistics import median
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from harmonicvae.datasets import load_cifar10
@@ -48,7 +49,7 @@ def loss_of(
     noisy = x + noise_std * torch.randn_like(x) if noise_std else x
     mean = encoder(noisy)
     z = mean + STD * torch.randn_like(mean)
-    return (0.5 * (decoder(z) - x).square().sum() + 0.5 * mean.square().sum()) / len(x)
+    return (mse_loss(decoder(z), x, reduction="sum") + 0.5 * mean.square().sum()) / len(x)
 
 
 def bare_epoch(X: torch.Tensor, noise_std: float) -> Callable[[], None]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.io
 
 from harmonicvae.activations import Activation, activation, identity
 from harmonicvae.exceptions import InputError
+from harmonicvae.mat_files import read_cells, write_cells
 
 if TYPE_CHECKING:
     from torch import nn
@@ -201,12 +201,11 @@ class LayeredNetwork:
         array([[1., 2.]])
         >>> folder.cleanup()
         """
-        content = _load_mat(Path(path))
-        weights = _cells(content, "weights", path)
-        biases = None
-        if "bias" in content:
-            biases = [np.asarray(cell).reshape(-1) for cell in _cells(content, "bias", path)]
-        return cls.from_arrays(weights, biases, activation)
+        content = read_cells(path, ("weights", "bias"), required=("weights",))
+        biases = content.get("bias")
+        if biases is not None:
+            biases = [np.asarray(cell).reshape(-1) for cell in biases]
+        return cls.from_arrays(content["weights"], biases, activation)
 
     def to_mat(self, path: str | Path) -> None:
         """Write the cell arrays ``weights`` and ``bias`` that MATLAB LipSDP loads.
@@ -231,13 +230,7 @@ class LayeredNetwork:
                 "a LipSDP file has one activation for all hidden layers, got "
                 + ", ".join(item.name for item in self.activations)
             )
-        cells = {}
-        for key, arrays in (("weights", self.weights), ("bias", self.biases)):
-            cell = np.empty((1, len(arrays)), dtype=object)
-            for i, array in enumerate(arrays):
-                cell[0, i] = array if key == "weights" else array[:, None]
-            cells[key] = cell
-        scipy.io.savemat(str(path), cells, appendmat=False)
+        write_cells(path, {"weights": self.weights, "bias": self.biases})
 
     @property
     def input_dim(self) -> int:
@@ -511,29 +504,3 @@ def _check_shapes(weights: tuple[np.ndarray, ...], biases: tuple[np.ndarray, ...
                 f"weights[{i}] must have {weights[i - 1].shape[0]} columns, the outputs of "
                 f"weights[{i - 1}], got shape {weight.shape}; matrices are (out, in)"
             )
-
-
-def _load_mat(path: Path) -> dict[str, Any]:
-    """Return the variables of a .mat file."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    try:
-        return scipy.io.loadmat(str(path), appendmat=False)
-    except NotImplementedError as error:
-        raise InputError(f"cannot read {path}: {error}; in MATLAB, save it with -v7") from error
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise InputError(
-            f"cannot read {path} as a MATLAB file ({type(error).__name__}: {error}); "
-            "it may be truncated or of another kind"
-        ) from error
-
-
-def _cells(content: dict[str, Any], key: str, path: str | Path) -> list[Any]:
-    """Return the entries of a cell array."""
-    if key not in content:
-        found = sorted(name for name in content if not name.startswith("__"))
-        raise InputError(f"{path} must hold the cell array {key!r}, found {found}")
-    cell = content[key]
-    if not isinstance(cell, np.ndarray) or cell.dtype != object or max(cell.shape) != cell.size:
-        raise InputError(f"{key!r} in {path} must be a cell array with one matrix a layer")
-    return [item.toarray() if hasattr(item, "toarray") else item for item in cell.ravel()]

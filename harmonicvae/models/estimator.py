@@ -21,7 +21,7 @@ from harmonicvae.models.batches import RowDataset
 from harmonicvae.models.checkpoints import check_resumable, content_digest, read_checkpoint
 from harmonicvae.models.diagnostics import diagnose_collapse
 from harmonicvae.models.modules import VAEModule
-from harmonicvae.models.net import CheckpointWriter, NegativeELBO, VAENet, history_row
+from harmonicvae.models.net import CheckpointWriter, StudyLoss, VAENet, history_row
 from harmonicvae.models.objective import draw_code, gaussian_log_likelihood, kl_divergence
 from harmonicvae.reproduction import TRAINING_ERRORS, check_reproduction_errors
 
@@ -32,9 +32,9 @@ CHUNK_ROWS = 1024
 class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Variational autoencoder with a chosen encoder standard deviation and input noise.
 
-    The code is z ~ N(μ(x), σ_enc²·I) with σ_enc fixed (or learned), the prior N(0, I),
-    the decoder Gaussian with unit variance.  A larger σ_enc smooths the decoder, more
-    noise σ_N on the input in training smooths the encoder.
+    The code is z ~ N(μ(x), σ_enc²·I) with σ_enc fixed (or learned), the prior N(0, I), the
+    training loss ‖x − g(z)‖² + KL.  A larger σ_enc smooths the decoder, more noise σ_N on
+    the input in training smooths the encoder.
 
     Parameters
     ----------
@@ -56,6 +56,10 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         Samples a step; an incomplete last batch is dropped (unless it is the only one).
     lr : float > 0, default=1e-3
         Learning rate of Adam (torch's defaults otherwise).
+    kl_weight : float > 0, default=1.0
+        w in the training loss ‖x − g(z)‖² + w·KL (the study's has w = 1).  The loss is up
+        to a constant and a factor the negative ELBO of a Gaussian decoder of variance w/2;
+        w = 2 trains for the bound that :meth:`score` reports.
     elbo_samples : int ≥ 1, default=8
         Codes a sample drawn in :meth:`score_samples`, in antithetic pairs.
     validation_fraction : float in [0, 1), default=0.0
@@ -81,8 +85,8 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     encoder_, decoder_ : torch.nn.Sequential
         x ↦ mean code and code ↦ mean reconstruction, in eval mode.
     history_ : pandas.DataFrame
-        One row an epoch: epoch, train_loss (negative ELBO without constant, nats a
-        sample), train_squared_error, train_kl, valid_loss, epoch_seconds.
+        One row an epoch: epoch, train_loss, train_squared_error (‖x − g(z)‖² a sample),
+        train_kl (nats a sample), valid_loss, epoch_seconds.
     n_iter_ : int
         Epochs trained.
     collapse_ : CollapseDiagnostic
@@ -127,6 +131,7 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         max_epochs: int = 100,
         batch_size: int = 256,
         lr: float = 1e-3,
+        kl_weight: float = 1.0,
         elbo_samples: int = 8,
         validation_fraction: float = 0.0,
         callbacks: Any = None,
@@ -146,6 +151,7 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.kl_weight = kl_weight
         self.elbo_samples = elbo_samples
         self.validation_fraction = validation_fraction
         self.callbacks = callbacks
@@ -224,6 +230,7 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         checks.check_integer("max_epochs", self.max_epochs, 0)
         checks.check_integer("batch_size", self.batch_size, 1)
         checks.check_real("lr", self.lr, 0, open_interval=True)
+        checks.check_real("kl_weight", self.kl_weight, 0, open_interval=True)
         checks.check_integer("elbo_samples", self.elbo_samples, 1)
         checks.check_integer("checkpoint_every", self.checkpoint_every, 1)
         if not 0 <= checks.check_real("validation_fraction", self.validation_fraction, 0) < 1:
@@ -300,11 +307,12 @@ class HarmonicVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             module__hidden_dims=checks.check_hidden_dims(self.hidden_dims),
             module__activation=self.activation,
             module__learned_std=std is None,
-            criterion=NegativeELBO,
+            criterion=StudyLoss,
             criterion__encoder_std=std,
             criterion__input_noise_std=float(self.input_noise_std),
             criterion__noisy_target=self.reconstruction_target == "noisy"
             or "noisy_target" in switches,
+            criterion__kl_weight=float(self.kl_weight),
             criterion__switches=switches,
             optimizer=torch.optim.Adam,
             optimizer__fused=True,

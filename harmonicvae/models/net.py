@@ -19,16 +19,16 @@ from harmonicvae.exceptions import DivergenceError
 from harmonicvae.models.batches import RowBatches, RowDataset
 from harmonicvae.models.objective import (
     draw_code,
-    half_squared_error_sum,
     kl_divergence,
     reproduction_kl,
+    squared_error_sum,
 )
 
 _BATCH_EVENTS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
-class NegativeELBO(nn.Module):
-    """Training objective: batch mean of the negative ELBO without its constant, in nats.
+class StudyLoss(nn.Module):
+    """Training loss ‖x − g(z)‖² + w·KL, the mean over a batch, one draw of z a sample.
 
     Parameters
     ----------
@@ -38,13 +38,17 @@ class NegativeELBO(nn.Module):
         σ_N ≥ 0 of the Gaussian noise added to the encoder's input in training.
     noisy_target : bool
         Whether the reconstruction target is the noisy input.
+    kl_weight : float
+        w > 0.
     switches : frozenset of str
         Names in :data:`harmonicvae.reproduction.TRAINING_ERRORS`.
 
     Notes
     -----
-    Loss ½‖x − g(z)‖² + KL, one draw of z a sample.  With the switch "kl_form" it is
-    ‖x − g(z)‖² + Σ(σ² + μ² − log σ − ½), which for fixed σ is twice that plus a constant.
+    With w = 1 this is the study's loss, up to a constant the negative ELBO of a Gaussian
+    decoder of variance ½; half the loss with w = 2 is that of unit variance.  The switch
+    "kl_form" takes Σ(σ² + μ² − log σ − ½) for KL, which for fixed σ is 2·KL plus a
+    constant: it doubles the weight of the KL.
     """
 
     def __init__(
@@ -52,13 +56,16 @@ class NegativeELBO(nn.Module):
         encoder_std: float | None,
         input_noise_std: float,
         noisy_target: bool,
+        kl_weight: float,
         switches: frozenset[str],
     ) -> None:
         super().__init__()
         self.encoder_std = encoder_std
         self.input_noise_std = input_noise_std
         self.noisy_target = noisy_target
+        self.kl_weight = kl_weight
         self.switches = switches
+        self.kl = reproduction_kl if "kl_form" in switches else kl_divergence
 
     def forward(
         self, module: Any, x: torch.Tensor, generator: torch.Generator, *, training: bool
@@ -70,13 +77,9 @@ class NegativeELBO(nn.Module):
         squared = "squared_std" in self.switches
         code = draw_code(mean, self.encoder_std, log_std, noise, squared_std=squared)
         target = inputs if self.noisy_target else x
-        half_error = half_squared_error_sum(module.decoder(code), target)
-        count = x.shape[0]
-        if "kl_form" in self.switches:
-            kl = reproduction_kl(mean, self.encoder_std, log_std).sum()
-            return (2 * half_error + kl) / count, 2 * half_error / count, kl / count
-        kl = kl_divergence(mean, self.encoder_std, log_std).sum()
-        return (half_error + kl) / count, 2 * half_error / count, kl / count
+        squared_error = squared_error_sum(module.decoder(code), target) / x.shape[0]
+        kl = self.kl(mean, self.encoder_std, log_std).mean()
+        return squared_error + self.kl_weight * kl, squared_error, kl
 
     def _add_noise(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return x plus Gaussian noise, drawn per sample unless "shared_noise" is on."""

@@ -111,15 +111,15 @@ def draw_code(
     return torch.add(mean, noise, alpha=encoder_std**2 if squared_std else encoder_std)
 
 
-def half_squared_error_sum(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """½ Σ (output − target)² over the whole batch, a scalar.
+def squared_error_sum(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Σ (output − target)² over the whole batch, a scalar.
 
     Examples
     --------
-    >>> half_squared_error_sum(torch.tensor([[3.0]]), torch.tensor([[1.0]])).item()
-    2.0
+    >>> squared_error_sum(torch.tensor([[3.0]]), torch.tensor([[1.0]])).item()
+    4.0
     """
-    return 0.5 * mse_loss(output, target, reduction="sum")
+    return mse_loss(output, target, reduction="sum")
 
 
 def gaussian_log_likelihood(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

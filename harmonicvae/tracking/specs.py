@@ -63,7 +63,7 @@ class ModelSpec:
         σ_N.
     seed : int
         In [0, 2**64).
-    epochs, latent_dim, batch_size, lr, hidden_dims, activation, reproduction_errors
+    epochs, latent_dim, batch_size, lr, kl_weight, hidden_dims, activation, reproduction_errors
         Parameters of :class:`harmonicvae.HarmonicVAE`.
     """
 
@@ -75,6 +75,7 @@ class ModelSpec:
     latent_dim: int
     batch_size: int = 256
     lr: float = 1e-3
+    kl_weight: float = 1.0
     hidden_dims: tuple[int, ...] = (256, 256, 256)
     activation: str = "sigmoid"
     reproduction_errors: tuple[str, ...] = ()
@@ -123,6 +124,7 @@ class ModelSpec:
             "activation": self.activation,
             "batch_size": self.batch_size,
             "lr": self.lr,
+            "kl_weight": self.kl_weight,
             "reproduction_errors": ",".join(self.reproduction_errors) or "none",
         }
 
@@ -137,6 +139,7 @@ class ModelSpec:
             max_epochs=self.epochs,
             batch_size=self.batch_size,
             lr=self.lr,
+            kl_weight=self.kl_weight,
             random_state=self.seed,
             reproduction_errors=self.reproduction_errors,
             **options,

@@ -144,6 +144,7 @@ def test_global_generators_stay_untouched(digits):
         ("max_epochs", -1),
         ("batch_size", 0),
         ("lr", 0),
+        ("kl_weight", 0),
         ("elbo_samples", 0),
         ("validation_fraction", 1.0),
         ("checkpoint_every", 0),

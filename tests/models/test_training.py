@@ -15,7 +15,7 @@ from harmonicvae.datasets.scaled import ScaledImages
 from harmonicvae.exceptions import DivergenceError, InputError
 from harmonicvae.models import EpochHook, HarmonicVAE, load_estimator, save_estimator
 from harmonicvae.models.batches import RowBatches
-from harmonicvae.models.net import NegativeELBO
+from harmonicvae.models.net import StudyLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
 
@@ -64,7 +64,8 @@ def reference_fit(vae, X):
             target = noisy if vae.reconstruction_target == "noisy" else x
             var = vae.encoder_std**2
             kl = 0.5 * (var + mu**2 - 1) - math.log(vae.encoder_std)
-            loss = (0.5 * (module.decoder(z) - target) ** 2).sum(1).mean() + kl.sum(1).mean()
+            squared_error = ((module.decoder(z) - target) ** 2).sum(1)
+            loss = (squared_error + vae.kl_weight * kl.sum(1)).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -77,7 +78,7 @@ def reference_fit(vae, X):
     "parameters",
     [
         {},
-        {"input_noise_std": 0.7},
+        {"input_noise_std": 0.7, "kl_weight": 3.0},
         {"input_noise_std": 0.7, "reconstruction_target": "noisy", "encoder_std": 0.1},
     ],
 )
@@ -122,8 +123,10 @@ def test_samples_are_decodings_of_the_prior(digits):
 # -------------------------------------------------------------------- switches of old
 
 
-def loss_terms(switches, noisy_target=False, input_noise_std=0.0, encoder_std=0.5):
-    criterion = NegativeELBO(encoder_std, input_noise_std, noisy_target, frozenset(switches))
+def loss_terms(switches, noisy_target=False, input_noise_std=0.0, encoder_std=0.5, kl_weight=1.0):
+    criterion = StudyLoss(
+        encoder_std, input_noise_std, noisy_target, kl_weight, frozenset(switches)
+    )
     recorded = {}
 
     class Identity:
@@ -154,11 +157,12 @@ def test_shared_noise_is_one_vector_for_the_batch():
     assert (own["inputs"] - x).var(0).min() > 1e-3
 
 
-def test_kl_form_is_twice_the_negative_elbo_plus_a_constant():
-    _, _, right, *_ = loss_terms(())
+def test_kl_form_doubles_the_weight_of_the_kl_up_to_a_constant():
+    _, _, right, squared, kl = loss_terms((), kl_weight=2.0)
+    assert right == pytest.approx(squared + 2 * kl, rel=1e-6)
     _, _, wrong, *_ = loss_terms(("kl_form",))
     # per latent unit: (σ² + μ² − log σ − ½) − 2·(½(σ² + μ² − 1) − log σ) = ½ + log σ
-    assert wrong == pytest.approx(2 * right + 3 * (0.5 + math.log(0.5)), rel=1e-5)
+    assert wrong == pytest.approx(right + 3 * (0.5 + math.log(0.5)), rel=1e-5)
 
 
 def test_noisy_target_changes_the_target(digits):
