@@ -21,7 +21,7 @@ TRAINING_ERRORS = MappingProxyType(
         "squared_std": "codes are drawn as μ + σ²·ε instead of μ + σ·ε",
         "noisy_target": "the reconstruction target is the noisy input instead of the clean one",
         "shared_noise": "one input noise vector is shared by all samples of a batch",
-        "kl_form": "Σ(σ² + μ² − log σ − ½) instead of the KL divergence: twice its weight for a fixed σ",
+        "kl_form": "Σ(σ² + μ² − log σ − ½) instead of the KL: twice its weight for a fixed σ",
     }
 )
 
