@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     parsed = _parser().parse_args(arguments)
-    parsed.command_line = shlex.join(["harmonicvae", *arguments])
+    given = [part for part in arguments if not part.endswith("=")]  # left alone in MLproject
+    parsed.command_line = shlex.join(["harmonicvae", *given])
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -106,7 +107,9 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--radii", default="10,20", help="ℓ2 radii of the attack")
     parser.add_argument("--attack-images", default="", help="the preset's without")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--n-jobs", default="auto", help="models trained at once")
+    parser.add_argument(
+        "--n-jobs", default="auto", help="models at once; auto: one a core for sinc, else 1"
+    )
     parser.add_argument(
         "--reproduction-errors", default="none", help="errors of the reproduction to make"
     )

@@ -110,6 +110,7 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
     errors = check.words(parsed.reproduction_errors)
     check_reproduction_errors(errors)
     device = str(check_device(parsed.device))
+    small = data.name == names.SINC and device == "cpu"
     plan = study.StudyPlan(
         data=data,
         preset=preset,
@@ -120,7 +121,7 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
         n_images=study.ATTACK_IMAGES[preset],
         radii=check.numbers("radii", parsed.radii, positive=True),
         device=device,
-        n_jobs=check.jobs("n_jobs", parsed.n_jobs, device),
+        n_jobs=check.jobs("n_jobs", parsed.n_jobs, small_models=small),
         reproduction_errors=errors,
     )
     return replace(plan, **_given(parsed))

@@ -124,16 +124,19 @@ def folder(name: str, text: str) -> str | None:
     return os.path.abspath(path)
 
 
-def jobs(name: str, text: str, device: str) -> int:
-    """Return the number of processes: "auto" is one a core, one in all on a GPU.
+def jobs(name: str, text: str, *, small_models: bool) -> int:
+    """Return the number of processes: "auto" is one a core for small models, else one.
+
+    A model of images keeps all cores busy alone; beside others it only shares their memory
+    bandwidth.
 
     Examples
     --------
-    >>> jobs("n_jobs", "2", "cpu")
-    2
+    >>> jobs("n_jobs", "2", small_models=False), jobs("n_jobs", "auto", small_models=False)
+    (2, 1)
     """
     if text not in ("", "auto"):
         return integer(name, text, 1)
-    if device.startswith("cuda"):
+    if not small_models:
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

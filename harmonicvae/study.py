@@ -312,7 +312,7 @@ def _describe(
         "started": started.isoformat(timespec="seconds"),
         "version": __version__,
         "machine": machine(plan.device),
-        "experiment": store.experiment_id,
+        "experiment": store.experiment,
         "tracking_uri": store.tracking_uri,
         "command": command,
         "reproduction_errors": list(plan.reproduction_errors),

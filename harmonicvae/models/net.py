@@ -233,12 +233,9 @@ class VAENet(NeuralNet):
 
     def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute loss and gradients of one batch."""
-        loss, squared_error, kl = self.criterion_(
-            self.module_, batch[0], self.noise_generator_, training=True
-        )
-        loss.backward()
-        terms = torch.stack([loss.detach(), squared_error.detach(), kl.detach()])
-        return {"loss": loss, "y_pred": None, "terms": terms}
+        terms = self.criterion_(self.module_, batch[0], self.noise_generator_, training=True)
+        terms[0].backward()
+        return {"loss": terms[0], "y_pred": None, "terms": [term.detach() for term in terms]}
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Compute the loss of one held-out batch, without input noise."""
@@ -246,7 +243,7 @@ class VAENet(NeuralNet):
             terms = self.criterion_(
                 self.module_, batch[0], self._validation_generator, training=False
             )
-        return {"loss": terms[0], "y_pred": None, "terms": torch.stack(terms)}
+        return {"loss": terms[0], "y_pred": None, "terms": list(terms)}
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -259,26 +256,43 @@ class VAENet(NeuralNet):
         if not training:  # the same noise every epoch, so that epochs can be compared
             self._validation_generator = torch.Generator(torch.device(self.device))
             self._validation_generator.manual_seed(self.validation_seed_)
-        listened = bool(self.listened_events_)
+        if self.listened_events_:
+            step_fn = self._told(step_fn, prefix, training)
+        elif training:
+            step_fn = self._plain_step
         terms, sizes = [], []
         for batch in iterator:
-            if listened:
-                self.notify("on_batch_begin", batch=batch, training=training)
-            step = step_fn(batch, **fit_params)
-            terms.append(step["terms"])
+            terms += step_fn(batch, **fit_params)["terms"]
             sizes.append(len(batch[0]))
-            if listened:
-                self.history.record_batch(prefix + "_loss", step["loss"].item())
-                self.history.record_batch(prefix + "_batch_size", sizes[-1])
-                self.notify("on_batch_end", batch=batch, training=training, **step)
-        self._record_epoch(prefix, torch.stack(terms), sizes, time.perf_counter() - started)
+        batches = torch.stack(terms).reshape(-1, 3).to("cpu", torch.float64)
+        self._record_epoch(prefix, batches, sizes, time.perf_counter() - started)
+
+    def _plain_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Take one step without skorch's closure, which only listeners need."""
+        self.optimizer_.zero_grad(set_to_none=True)
+        step = self.train_step_single(batch, **fit_params)
+        self.optimizer_.step()
+        return step
+
+    def _told(self, step_fn: Any, prefix: str, training: bool) -> Any:
+        """Return a step that tells the callbacks of every batch."""
+
+        def step_and_tell(batch: Any, **fit_params: Any) -> dict[str, Any]:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            self.history.record_batch(prefix + "_loss", step["loss"].item())
+            self.history.record_batch(prefix + "_batch_size", len(batch[0]))
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+            return step
+
+        return step_and_tell
 
     def _record_epoch(
         self, prefix: str, terms: torch.Tensor, sizes: list[int], seconds: float
     ) -> None:
         """Record the epoch's means and refuse a loss that is no number."""
         weights = torch.tensor(sizes, dtype=torch.float64)
-        means = (terms.to("cpu", torch.float64) * weights[:, None]).sum(0) / weights.sum()
+        means = (terms * weights[:, None]).sum(0) / weights.sum()
         loss, squared_error, kl = means.tolist()
         key = f"{prefix}_loss"
         previous = [row[key] for row in self.history[:-1] if key in row]

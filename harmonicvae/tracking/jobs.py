@@ -116,6 +116,7 @@ def _train(job: Job) -> Outcome:
     runs.log_parameters(store, run_id, spec.parameters())
     MlflowClient(store.tracking_uri).set_tag(run_id, names.TAG_DATA, job.data.to_json())
     runs.log_dataset(store, run_id, train, "training")
+    runs.log_json(store, run_id, runs.environment(), "environment.json")
     logger = runs.EpochLogger(store, run_id)
     progress = ProgressFile(job.folder, spec.name)
     estimator = spec.estimator(
@@ -211,7 +212,7 @@ class Evaluation:
     data, store, run_id, folder, threads
         As in :class:`Job`.
     n_points : int
-        Validation rows handed to the evaluators, evenly spaced.
+        Rows handed to the evaluators; see :func:`evaluation_rows`.
     """
 
     model: str
@@ -248,10 +249,34 @@ def evaluate_job(job: Evaluation) -> Outcome:
         return Outcome(model=job.model, run_id=job.run_id, failure=reason)
 
 
+def evaluation_rows(data: DataSpec, count: int) -> np.ndarray:
+    """Return validation rows, filled up with training rows where they are too few.
+
+    Parameters
+    ----------
+    data : DataSpec
+    count : int
+        Rows wanted; fewer only if both splits together hold fewer.
+
+    Returns
+    -------
+    ndarray of shape (≤ count, d), float32
+        Evenly spaced rows; those of the validation split first (sinc has just one).
+    """
+    validation, train = (load_split(data, split).data for split in ("validation", "train"))
+    first = _evenly(validation, count)
+    rest = count - len(first)
+    return np.concatenate([first, _evenly(train, rest)]) if rest else first
+
+
+def _evenly(X: Any, count: int) -> np.ndarray:
+    """Return at most ``count`` evenly spaced rows as float32."""
+    rows = np.linspace(0, X.shape[0] - 1, min(X.shape[0], count)).astype(int)
+    return np.asarray(X[np.unique(rows)])
+
+
 def _evaluate(job: Evaluation) -> Outcome:
-    validation = load_split(job.data, "validation")
-    rows = np.linspace(0, validation.data.shape[0] - 1, min(validation.data.shape[0], job.n_points))
-    X = np.asarray(validation.data[np.unique(rows.astype(int))])
+    X = evaluation_rows(job.data, job.n_points)
     with mlflow.start_run(run_id=job.run_id):
         result = mlflow.models.evaluate(
             job.model_uri,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +16,6 @@ from harmonicvae._version import __version__
 from harmonicvae.tracking import registry, runs
 from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
 from harmonicvae.tracking.specs import ModelSpec, StoreSpec
-
-_ENVIRONMENT = (
-    "torch",
-    "torchvision",
-    "skorch",
-    "scikit-learn",
-    "numpy",
-    "scipy",
-    "pandas",
-    "mlflow",
-)
 
 
 def create_model_runs(store: StoreSpec, specs: Sequence[ModelSpec]) -> list[str]:
@@ -141,19 +127,8 @@ def log_study_start(store: StoreSpec, described: dict[str, Any], data: tuple[Any
     for bunch, context in zip(data, ("training", "evaluation")):
         runs.log_dataset(store, store.parent_run_id, bunch, context)
     runs.log_json(
-        store, store.parent_run_id, environment() | described["machine"], "environment.json"
+        store, store.parent_run_id, runs.environment() | described["machine"], "environment.json"
     )
-
-
-def environment() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on."""
-    versions = {package: metadata.version(package) for package in _ENVIRONMENT}
-    return {
-        "platform": platform.platform(),
-        "python": sys.version,
-        **versions,
-        "harmonicvae": __version__,
-    }
 
 
 def log_study_end(

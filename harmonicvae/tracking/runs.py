@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,17 @@ from harmonicvae.tracking.specs import StoreSpec
 DEFAULT_EXPERIMENT = "harmonicvae"
 #: MLflow allows 250 characters less a margin in tags of sqlite stores; reasons are cut there.
 MAX_REASON = 5000
+#: Packages that results depend on.
+ENVIRONMENT_PACKAGES = (
+    "torch",
+    "torchvision",
+    "skorch",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "mlflow",
+)
 
 
 def open_store(experiment: str | None = None, tracking_uri: str | None = None) -> StoreSpec:
@@ -65,7 +79,11 @@ def open_store(experiment: str | None = None, tracking_uri: str | None = None) -
             f"cannot open the MLflow store {mlflow.get_tracking_uri()!r}: {error}; "
             "set MLFLOW_TRACKING_URI to a store that can be written"
         ) from error
-    return StoreSpec(tracking_uri=mlflow.get_tracking_uri(), experiment_id=experiment_id)
+    return StoreSpec(
+        tracking_uri=mlflow.get_tracking_uri(),
+        experiment_id=experiment_id,
+        experiment=client.get_experiment(experiment_id).name,
+    )
 
 
 def _experiment_id(client: MlflowClient, name: str | None) -> str:
@@ -244,6 +262,17 @@ def log_json(store: StoreSpec, run_id: str, value: Any, artifact: str) -> None:
         MlflowClient(store.tracking_uri).log_artifact(
             run_id, str(path), None if parent == "." else parent
         )
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    versions = {package: metadata.version(package) for package in ENVIRONMENT_PACKAGES}
+    return {
+        "platform": platform.platform(),
+        "python": sys.version,
+        **versions,
+        "harmonicvae": __version__,
+    }
 
 
 class EpochLogger:

@@ -160,10 +160,13 @@ class StoreSpec:
         MLflow tracking and registry store.
     experiment_id : str
         Experiment of all runs.
+    experiment : str
+        Its name.
     parent_run_id : str or None
         Run under which the models' runs are nested.
     """
 
     tracking_uri: str
     experiment_id: str
+    experiment: str = ""
     parent_run_id: str | None = None

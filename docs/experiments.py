@@ -1,0 +1,128 @@
+"""Keep the numbers of EXPERIMENTS.md in files, and render the document from them only.
+
+    python docs/experiments.py collect harmonicvae-results results/quick/sinc
+    python docs/experiments.py render
+
+``collect`` copies a study's flat tables without what belongs to one machine (run ids, paths);
+``render`` writes EXPERIMENTS.md from results/ and this file's text.  A test renders it again
+and compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harmonicvae import names
+from harmonicvae.report import attack_table, lipschitz_table, to_terminal, training_table
+from harmonicvae.report.results import load_results
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS, DOCUMENT = ROOT / "results", ROOT / "EXPERIMENTS.md"
+KEPT = ("dataset", "preset", "epochs", "seeds", "n_train", "n_validation", "data_digest")
+KEPT += ("wall_seconds", "started", "version", "machine", "radii", "n_images", "n_jobs")
+PRIVATE_COLUMNS = ["run_id", "model_uri"]
+
+COMMANDS = {
+    "sinc": "mlflow run . --env-manager local",
+    "cifar10": "mlflow run . --env-manager local -P dataset=cifar10 -P preset=quick "
+    "-P data_dir=FOLDER",
+    "celeba": "mlflow run . --env-manager local -P dataset=celeba -P preset=quick "
+    "-P data_dir=FOLDER",
+}
+
+INTRODUCTION = """# Experiments
+
+Every number here is rendered from the files in results/ by `python docs/experiments.py render`;
+those files were written by the commands below and copied by
+`python docs/experiments.py collect FOLDER results/PRESET/DATASET`.  Nothing is typed by hand.
+
+Lower bounds are Jacobian norms at data points, codes and the end points of an ascent from the
+best of them; upper bounds are certified.  Mean ± standard deviation over seeds, "–" for one seed.
+The reproduction's and the paper's values stand beside them; their training lengths are the
+paper's, ours are stated.
+"""
+
+
+def collect(source: Path, target: Path) -> None:
+    """Copy a study's tables without run ids and paths."""
+    results = load_results(source)
+    target.mkdir(parents=True, exist_ok=True)
+    study = {key: results.study[key] for key in KEPT}
+    (target / names.FILE_STUDY).write_text(json.dumps(study, indent=1) + "\n", encoding="utf-8")
+    models = results.models.drop(columns=PRIVATE_COLUMNS)
+    models.to_csv(target / names.FILE_MODELS, index=False)
+    results.bounds.to_csv(target / names.FILE_BOUNDS, index=False)
+    results.attacks.to_csv(target / names.FILE_ATTACKS, index=False)
+
+
+def render() -> str:
+    """Return EXPERIMENTS.md."""
+    parts = [INTRODUCTION]
+    parts += [_study(folder) for folder in sorted(RESULTS.glob("*/*")) if folder.is_dir()]
+    benchmarks = RESULTS / "benchmarks" / "training.json"
+    if benchmarks.exists():
+        parts.append(_training_benchmark(json.loads(benchmarks.read_text(encoding="utf-8"))))
+    return "\n".join(parts)
+
+
+def _study(folder: Path) -> str:
+    """Return the section of one study."""
+    results = load_results(folder)
+    study, machine = results.study, results.study["machine"]
+    minutes, seconds = divmod(round(study["wall_seconds"]), 60)
+    tables: list[pd.DataFrame] = [lipschitz_table(results.models), training_table(results.models)]
+    tables.append(attack_table(results.attacks, results.models))
+    blocks = "\n".join(f"```text\n{to_terminal(table)}\n```\n" for table in tables)
+    return f"""
+## {study["dataset"]}, preset {study["preset"]}
+
+```sh
+{COMMANDS[study["dataset"]]}
+```
+
+{study["n_train"]} training and {study["n_validation"]} validation samples, {study["epochs"]}
+epochs, {len(study["seeds"])} seed(s), {len(results.models)} models, {study["n_jobs"]} at once;
+wall time {minutes} min {seconds} s on {machine["cores"]} cores ({machine["device"]}, torch
+{machine["torch"]}), without the start of MLflow.
+
+{blocks}"""
+
+
+def _training_benchmark(figures: dict[str, Any]) -> str:
+    """Return the section of the training benchmark."""
+    return f"""
+## Training speed at CIFAR10 size
+
+```sh
+python benchmarks/training.py --rounds {figures["rounds"]} --json results/benchmarks/training.json
+```
+
+| loop | median seconds an epoch |
+|---|---|
+| HarmonicVAE | {figures["harmonicvae_seconds"]:.2f} |
+| bare hand-written loop | {figures["bare_seconds"]:.2f} |
+| TensorDataset + DataLoader | {figures["loader_seconds"]:.2f} |
+
+HarmonicVAE over bare: {figures["harmonicvae_over_bare"]:.3f}; DataLoader over HarmonicVAE:
+{figures["loader_over_harmonicvae"]:.3f} (medians of the ratios of {figures["rounds"]} rounds in one
+run, {figures["threads"]} threads).
+"""
+
+
+def main() -> None:
+    """Run one of the two commands."""
+    if sys.argv[1:2] == ["collect"] and len(sys.argv) == 4:
+        collect(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1:] == ["render"]:
+        DOCUMENT.write_text(render(), encoding="utf-8")
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
