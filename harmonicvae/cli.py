@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = [part for part in arguments if not part.endswith("=")]  # left alone in MLproject
     parsed.command_line = shlex.join(["harmonicvae", *given])
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         from harmonicvae import commands  # after the logging level, and not for --help
@@ -44,6 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), USAGE)
     except HarmonicVAEError as error:
         return _fail(str(error), FAILED)
+    except Exception as error:
+        if os.environ.get("HARMONICVAE_TRACEBACK"):
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        hint = "set HARMONICVAE_TRACEBACK=1 to see where"
+        return _fail(f"{type(error).__name__}: {first} ({hint})", FAILED)
     except KeyboardInterrupt:
         print("\nharmonicvae: interrupted; open runs are marked KILLED", file=sys.stderr)
         return INTERRUPTED
@@ -89,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_data(parser: argparse.ArgumentParser, dataset: str) -> None:
     parser.add_argument("--dataset", default=dataset, help="sinc, cifar10 or celeba")
     parser.add_argument("--data-dir", default="", help="folder of the image files")
+    parser.add_argument("--download", default="false", help="true fetches CIFAR10 into data-dir")
 
 
 def _add_common(parser: argparse.ArgumentParser, function: str) -> None:
@@ -113,7 +121,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reproduction-errors", default="none", help="errors of the reproduction to make"
     )
-    parser.add_argument("--output", default="harmonicvae-results", help="folder of the results")
+    parser.add_argument("--output", default="", help="harmonicvae-results/DATASET without")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,7 @@ from harmonicvae.reproduction import (
     TRAINING_ERRORS,
     check_reproduction_errors,
 )
+from harmonicvae.result_folder import check_output, check_report_output
 from harmonicvae.tracking import runs, steps
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -34,6 +35,7 @@ _DATA_OPTIONS: dict[str, dict[str, Any]] = {names.CELEBA: {"allow_missing": True
 def run_study(parsed: argparse.Namespace) -> int:
     """Run the study, or with the verb "sweep" its training part only."""
     plan = study_plan(parsed)
+    output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
     store = runs.open_store(parsed.experiment or None)
     run_id = runs.adopt_run(store, f"{plan.data.name} {parsed.verb}", "study")
     store = replace(store, parent_run_id=run_id)
@@ -41,7 +43,7 @@ def run_study(parsed: argparse.Namespace) -> int:
         result = study.run_study(
             plan,
             store,
-            parsed.output,
+            output,
             evaluate=parsed.verb == "study",
             command=parsed.command_line,
         )
@@ -146,13 +148,17 @@ def _given(parsed: argparse.Namespace) -> dict[str, Any]:
 def data_spec(parsed: argparse.Namespace) -> DataSpec:
     """Return the checked data set of a command."""
     name = check.choice("dataset", parsed.dataset, tuple(DATASETS))
-    data_dir = check.folder("data_dir", parsed.data_dir)
+    download = check.choice("download", parsed.download, ("false", "true")) == "true"
+    if download and name != names.CIFAR10:
+        raise InputError(f"download is for cifar10 only, not for {name}")
+    data_dir = check.folder("data_dir", parsed.data_dir, must_exist=not download)
     if data_dir is None and name != names.SINC:
         raise InputError(
             f"data_dir must name the folder of the {name} files, got ''; give --data-dir FOLDER, "
             "or -P data_dir=FOLDER to mlflow run"
         )
-    return DataSpec(name=name, data_dir=data_dir, options=_DATA_OPTIONS.get(name, {}))
+    options = _DATA_OPTIONS.get(name, {}) | ({"download": True} if download else {})
+    return DataSpec(name=name, data_dir=data_dir, options=options)
 
 
 def train(parsed: argparse.Namespace) -> int:
@@ -252,7 +258,7 @@ def _print_outcome(outcome: Any, as_json: bool) -> int:
 def report(parsed: argparse.Namespace) -> int:
     """Render a study's report again, from its folder or from its run."""
     source = Path(parsed.source).expanduser()
-    output = Path(parsed.output)
+    output = check_report_output(parsed.output)
     with tempfile.TemporaryDirectory() as scratch:
         if not source.is_dir():
             source = steps.fetch_study(parsed.source, Path(scratch))

@@ -108,8 +108,8 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
-def folder(name: str, text: str) -> str | None:
-    """Return the absolute path of an existing folder, None for "".
+def folder(name: str, text: str, *, must_exist: bool = True) -> str | None:
+    """Return the absolute path of a folder, None for "".
 
     Examples
     --------
@@ -119,7 +119,7 @@ def folder(name: str, text: str) -> str | None:
     if not text:
         return None
     path = Path(text).expanduser()
-    if not path.is_dir():
+    if must_exist and not path.is_dir():
         raise InputError(f"{name} must be an existing folder, got {text!r}")
     return os.path.abspath(path)
 

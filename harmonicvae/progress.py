@@ -18,36 +18,37 @@ class StudyProgress:
 
     Parameters
     ----------
-    plan : StudyPlan
-        Models and epochs.
+    name : str
+        Of the data set.
     folder : Path
         Result folder with the workers' progress files.
-    evaluate : bool
-        Whether evaluations follow training.
-    weight : float
-        What an evaluation counts, in shares of a model's epochs.
+    models, epochs : int
+        Models of the study, and epochs of each.
+    evaluation_weight : float
+        What an evaluation counts, as a share of a model's epochs; 0 for none.
 
     Notes
     -----
     On a terminal the line is redrawn; elsewhere it is printed every 20 seconds.
     """
 
-    def __init__(self, plan: Any, folder: Path, *, evaluate: bool, weight: float) -> None:
-        self.folder, self.models = Path(folder) / "progress", len(plan.specs())
-        self.epochs = plan.epochs
-        self.weight = max(1, round(weight * plan.epochs)) if evaluate else 0
-        self.total = self.models * (plan.epochs + self.weight)
+    def __init__(
+        self, name: str, folder: Path, *, models: int, epochs: int, evaluation_weight: float
+    ) -> None:
+        self.name, self.models, self.epochs = name, models, epochs
+        self.folder = Path(folder) / "progress"
+        self.weight = max(1, round(evaluation_weight * epochs)) if evaluation_weight else 0
+        self.total = models * (epochs + self.weight)
         interactive = sys.stderr.isatty()
         self.bar = tqdm(
             total=self.total,
-            desc=f"{plan.data.name}: training",
+            desc=f"{name}: training",
             unit="epoch",
             dynamic_ncols=interactive,
             mininterval=0.5 if interactive else 20,
             leave=True,
             bar_format="{desc} |{bar:20}| {percentage:3.0f}% [{elapsed}<{remaining}]",
         )
-        self.name = plan.data.name
         self._done: dict[str, int] = {"training": 0, "evaluation": 0}
         self._stop = threading.Event()
         self._lock = threading.Lock()

@@ -17,12 +17,13 @@ import pandas as pd
 
 from harmonicvae import names
 from harmonicvae._version import __version__
-from harmonicvae.exceptions import InputError
 from harmonicvae.progress import StudyProgress
 from harmonicvae.report import write_report
+from harmonicvae.result_folder import WRITTEN_BY, building, check_output
 from harmonicvae.tracking import parallel
-from harmonicvae.tracking.jobs import Evaluation, Job, Outcome
+from harmonicvae.tracking.jobs import Evaluation, Outcome
 from harmonicvae.tracking.load import MachineLoad
+from harmonicvae.tracking.runs import public_uri
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 
 #: Seeds of the original study.
@@ -41,6 +42,8 @@ PRESETS = {
 ATTACK_IMAGES = {"quick": 8, "paper": 64}
 #: An evaluation counts as this share of a model's epochs in the progress line.
 EVALUATION_WEIGHT = 0.1
+#: Rows handed to the evaluators: validation rows, filled up with training rows.
+EVALUATION_ROWS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ def run_study(
     store : StoreSpec
         With the study's run as ``parent_run_id``.
     folder : path-like
-        Result folder; its former contents of a study are replaced.
+        Result folder; a former study's files there are replaced when this one has ended.
     evaluate : bool, default=True
         False trains and registers only (the sweep).
     command : str
@@ -156,103 +159,81 @@ def run_study(
     Returns
     -------
     StudyResult
+        Failed models are in ``failures``; they do not end the study.
 
     Raises
     ------
+    InputError
+        If the result folder holds something else.
     KeyboardInterrupt
-        After open runs are marked KILLED.
+        After open runs are marked KILLED; finished models stay registered.
     """
-    folder = Path(folder)
-    _empty_folder(folder)
+    target = check_output(folder)
     started, clock = datetime.now(UTC), time.perf_counter()
     train, validation = (plan.data.load(split) for split in ("train", "validation"))
     described = _describe(plan, store, train, validation, started, command)
     parallel.log_study_start(store, described, (train, validation))
-    with MachineLoad(folder / names.FILE_LOAD) as load:
-        progress = StudyProgress(plan, folder, evaluate=evaluate, weight=EVALUATION_WEIGHT)
-        with progress:
-            trained = _train(plan, store, folder, progress, load)
-            evaluated = _evaluate(plan, store, folder, progress, load, trained) if evaluate else []
-    result = _collect(folder, plan, trained, evaluated)
-    described |= {
-        "wall_seconds": time.perf_counter() - clock,
-        "failures": result.failures,
-        "study_run_id": store.parent_run_id,
-    }
-    (folder / names.FILE_STUDY).write_text(json.dumps(described, indent=1), encoding="utf-8")
-    shutil.rmtree(folder / "progress", ignore_errors=True)
-    result.run_id = store.parent_run_id or ""
-    if evaluate and len(result.models):
-        result.report = write_report(folder)
-    parallel.log_study_end(store, folder, described, result.models)
+    with building(target) as aside:
+        trained, evaluated = _measure(plan, store, aside, evaluate)
+        result = _collect(aside, plan, trained, evaluated)
+        result.run_id = store.parent_run_id or ""
+        described |= {
+            "wall_seconds": time.perf_counter() - clock,
+            "failures": result.failures,
+            "study_run_id": result.run_id,
+        }
+        (aside / names.FILE_STUDY).write_text(json.dumps(described, indent=1), encoding="utf-8")
+        if evaluate and len(result.models):
+            write_report(aside)
+            result.report = target / names.FILE_REPORT
+        parallel.log_study_end(store, aside, described, result.models)
+    result.folder = target
     return result
 
 
-def _empty_folder(folder: Path) -> None:
-    """Remove what an earlier study wrote there, and nothing else."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / names.FILE_STUDY).exists():
-        marks = {names.FILE_LOAD, "progress", names.FOLDER_ARRAYS}
-        foreign = sorted(item.name for item in folder.iterdir() if item.name not in marks)
-        if foreign:
-            raise InputError(
-                f"output folder {str(folder)!r} holds other files ({foreign[0]}, ...); "
-                "choose an empty or new one"
-            )
-    for name in (names.FOLDER_ARRAYS, "progress", "tables", "figures"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("*.csv", names.FILE_STUDY, names.FILE_REPORT):
-        for item in folder.glob(pattern):
-            item.unlink()
-
-
-def _train(
-    plan: StudyPlan, store: StoreSpec, folder: Path, progress: StudyProgress, load: MachineLoad
-) -> list[Outcome]:
-    """Train and register every model; failures are outcomes too."""
-    load.phase = "training"
-    threads = 1 if plan.n_jobs > 1 else None
-    run_ids = parallel.create_model_runs(store, plan.specs())
-    jobs = [
-        Job(
-            spec=spec,
-            data=plan.data,
-            store=store,
-            run_id=run_id,
-            folder=str(folder),
+def _measure(
+    plan: StudyPlan, store: StoreSpec, folder: Path, evaluate: bool
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Train every model, then bound and attack those that did not fail."""
+    specs = plan.specs()
+    progress = StudyProgress(
+        plan.data.name,
+        folder,
+        models=len(specs),
+        epochs=plan.epochs,
+        evaluation_weight=EVALUATION_WEIGHT if evaluate else 0.0,
+    )
+    with MachineLoad(folder / names.FILE_LOAD) as load, progress:
+        load.phase = "training"
+        trained = parallel.train_all(
+            specs,
+            plan.data,
+            store,
+            folder=folder,
             device=plan.device,
-            threads=threads,
+            n_jobs=plan.n_jobs,
+            finished=progress.trained,
         )
-        for spec, run_id in zip(plan.specs(), run_ids)
-    ]
-    return parallel.train_all(jobs, plan.n_jobs, progress.trained)
+        load.phase = "evaluation"
+        jobs = [_evaluation(plan, store, folder, item) for item in trained if not item.failure]
+        evaluated = parallel.evaluate_all(jobs, plan.n_jobs, progress.evaluated) if evaluate else []
+    shutil.rmtree(folder / "progress", ignore_errors=True)
+    return trained, evaluated
 
 
-def _evaluate(
-    plan: StudyPlan,
-    store: StoreSpec,
-    folder: Path,
-    progress: StudyProgress,
-    load: MachineLoad,
-    trained: list[Outcome],
-) -> list[Outcome]:
-    """Bound and attack every registered model."""
-    load.phase = "evaluation"
-    jobs = [
-        Evaluation(
-            model=outcome.model,
-            model_uri=outcome.model_uri,
-            evaluators=plan.evaluators(),
-            data=plan.data,
-            store=store,
-            run_id=outcome.run_id,
-            folder=str(folder),
-            threads=1 if plan.n_jobs > 1 else None,
-        )
-        for outcome in trained
-        if not outcome.failure
-    ]
-    return parallel.evaluate_all(jobs, plan.n_jobs, progress.evaluated)
+def _evaluation(plan: StudyPlan, store: StoreSpec, folder: Path, trained: Outcome) -> Evaluation:
+    """Return the evaluation of one registered model."""
+    return Evaluation(
+        model=trained.model,
+        model_uri=trained.model_uri,
+        evaluators=plan.evaluators(),
+        data=plan.data,
+        store=store,
+        run_id=trained.run_id,
+        folder=str(folder),
+        n_points=EVALUATION_ROWS,
+        threads=1 if plan.n_jobs > 1 else None,
+    )
 
 
 def _collect(
@@ -269,7 +250,8 @@ def _collect(
             if part is None:
                 continue
             if part.failure:
-                failures.append({"model": part.model, "reason": part.failure})
+                step = "training" if part is outcome else "evaluation"
+                failures.append({"model": part.model, "reason": part.failure, "step": step})
             for file, table in part.tables.items():
                 tables.setdefault(file, []).append(table)
         if not outcome.failure:
@@ -293,10 +275,13 @@ def _describe(
     command: str,
 ) -> dict[str, Any]:
     """Return study.json: what was run, on what, where."""
+    n_validation = min(int(validation.data.shape[0]), EVALUATION_ROWS)
+    n_filled = min(int(train.data.shape[0]), EVALUATION_ROWS - n_validation)
     return {
+        "written_by": WRITTEN_BY,
         "dataset": plan.data.name,
-        "data_dir": plan.data.data_dir,
-        "data_options": plan.data.options,
+        "missing_images": int(train.get("missing", 0)) + int(validation.get("missing", 0)),
+        "evaluation_rows": {"validation": n_validation, "training": n_filled},
         "preset": plan.preset,
         "epochs": plan.epochs,
         "seeds": [str(seed) for seed in plan.seeds],
@@ -313,7 +298,7 @@ def _describe(
         "version": __version__,
         "machine": machine(plan.device),
         "experiment": store.experiment,
-        "tracking_uri": store.tracking_uri,
+        "tracking_uri": public_uri(store.tracking_uri),
         "command": command,
         "reproduction_errors": list(plan.reproduction_errors),
     }

@@ -39,6 +39,11 @@ def show_image(axes: Any, image: np.ndarray, **options: Any) -> Any:
     return axes.imshow(image, **options)
 
 
+def has_values(table: pd.DataFrame, name: str) -> bool:
+    """Return whether the table has this column with at least one finite number in it."""
+    return name in table and bool(np.isfinite(floats(table[name])).any())
+
+
 def draw_losses(axes: Any, histories: Sequence[pd.DataFrame]) -> None:
     """Draw training and validation loss of several models, one colour each."""
     drawn = []
@@ -68,7 +73,7 @@ def power_label(value: float) -> str:
     >>> power_label(100.0), power_label(1e6), power_label(1e-4)
     ('100', '10⁶', '10⁻⁴')
     """
-    if 1e-3 < value < 1e5:
+    if 1e-3 < value < 1e4:
         return f"{value:g}"
     exponent = f"{np.log10(value):.0f}"
     return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
@@ -133,3 +138,18 @@ def attack_parts(
         np.vstack([clean[position : position + 1], inputs[:, position]]),
         np.vstack([decodings[position : position + 1], attacked[:, position]]),
     )
+
+
+def draw_phases(panels: Any, seconds: np.ndarray, column: pd.Series) -> dict[str, str]:
+    """Shade every stretch of one phase; return the phases in order with their colours."""
+    phases = column.tolist()
+    colors = {phase: SERIES[k % len(SERIES)] for k, phase in enumerate(dict.fromkeys(phases))}
+    start = 0
+    for end in range(1, len(phases) + 1):
+        if end < len(phases) and phases[end] == phases[start]:
+            continue
+        stop = seconds[min(end, len(phases) - 1)]
+        for axes in panels:
+            axes.axvspan(seconds[start], stop, color=colors[phases[start]], alpha=0.18, linewidth=0)
+        start = end
+    return colors

@@ -38,11 +38,18 @@ from harmonicvae.report.drawing import (
     draw_intervals,
     draw_losses,
     draw_marks,
+    draw_phases,
     floats,
+    has_values,
     power_label,
     show_image,
 )
-from harmonicvae.report.pictures import as_curves, as_images, is_curve, log_spectra, tile
+from harmonicvae.report.panels import (
+    draw_curve_attack,
+    draw_curve_reconstructions,
+    draw_image_attack,
+)
+from harmonicvae.report.pictures import as_images, is_curve, log_spectra, tile
 from harmonicvae.report.reference import lipschitz_reference, load_reference
 
 STYLE: dict[str, Any] = {
@@ -108,12 +115,13 @@ def save(figure: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
 
 @_styled
 def plot_losses(history: pd.DataFrame, models: pd.DataFrame) -> Figure:
-    """Draw training and validation loss over epochs, one panel a configuration.
+    """Draw the loss over epochs, one panel a configuration.
 
     Parameters
     ----------
     history : DataFrame
-        history.csv: model, epoch and train_loss, valid_loss or both.
+        history.csv: model, epoch and train_loss, valid_loss or both; dashed lines and
+        a legend tell them apart where there are both.
     models : DataFrame
         models.csv, for the configurations.
 
@@ -134,9 +142,15 @@ def plot_losses(history: pd.DataFrame, models: pd.DataFrame) -> Figure:
         members = select_models(models, configuration)[names.MODEL].tolist()
         draw_losses(axes, [history[history[names.MODEL] == model] for model in members])
         axes.set_title(_drawable(configuration_label(configuration)))
+        axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in grid[len(configurations) :]:
         axes.set_visible(False)
+    for axes in grid[len(configurations) - columns : len(configurations)]:
+        axes.tick_params(labelbottom=True)  # the lowest panel of each column
     figure.supxlabel("epoch", fontsize=9)
+    if not has_values(history, names.VALID_LOSS):
+        figure.supylabel("training loss per sample", fontsize=9)
+        return figure
     figure.supylabel("loss per sample", fontsize=9)
     lines = [Line2D([], [], color=GREY), Line2D([], [], color=GREY, linestyle="--")]
     figure.legend(lines, ["training", "validation"], loc="outside upper right", ncols=2)
@@ -162,7 +176,9 @@ def plot_reconstructions(
     """
     originals, reconstructions = originals[:4], reconstructions[:4]
     if is_curve(image_shape):
-        return _curve_reconstructions(originals, reconstructions, image_shape)
+        figure = _figure()
+        draw_curve_reconstructions(figure, originals, reconstructions, image_shape)
+        return figure
     figure = _figure(4.4, 2.4)
     pair = (("original", originals), ("reconstruction", reconstructions))
     for axes, (title, samples) in zip(figure.subplots(1, 2), pair, strict=True):
@@ -282,9 +298,10 @@ def plot_attack(
     """
     radii, inputs, decodings = attack_parts(arrays, position)
     labels = ["original", *(f"C = {float(radius):g}" for radius in radii)]
-    if is_curve(image_shape):
-        return _curve_attack(labels, inputs, decodings, image_shape)
-    return _image_attack(labels, inputs, decodings, image_shape)
+    figure = _figure()
+    draw = draw_curve_attack if is_curve(image_shape) else draw_image_attack
+    draw(figure, labels, inputs, decodings, image_shape)
+    return figure
 
 
 @_styled
@@ -315,7 +332,10 @@ def plot_load(load: pd.DataFrame) -> Figure:
         axes.margins(x=0)
     panels[-1].set_xlabel("seconds since the start")
     if "phase" in load:
-        _phases(figure, panels, seconds, load["phase"].astype(str).tolist())
+        colors = list(draw_phases(panels, seconds, load["phase"].astype(str)).items())[:8]
+        patches = [Patch(color=color, alpha=0.35) for _, color in colors]
+        texts = [_drawable(phase) or "no phase" for phase, _ in colors]
+        figure.legend(patches, texts, loc="outside upper right", ncols=4)
     return figure
 
 
@@ -326,92 +346,7 @@ def _drawable(text: str, limit: int = 48) -> str:
     return "".join(c if c.isprintable() and glyphs.get_char_index(ord(c)) else "□" for c in text)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float = 6.4, height: float = 4.8) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _curve_reconstructions(
-    originals: np.ndarray, reconstructions: np.ndarray, image_shape: Sequence[int]
-) -> Figure:
-    f, t = as_curves(originals, image_shape)
-    decoded, _ = as_curves(reconstructions, image_shape)
-    columns = min(2, len(f))
-    rows = ceil(len(f) / columns)
-    figure = _figure(2.0 * columns + 0.8, 1.5 * rows + 0.7)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for index, axes in enumerate(grid.ravel()):
-        if index >= len(f):
-            axes.set_visible(False)
-            continue
-        axes.locator_params(nbins=4)
-        axes.plot(t[index], f[index], color=INK, label="original")
-        axes.plot(t[index], decoded[index], "--", color=SERIES[1], label="reconstruction")
-    figure.supxlabel("t", fontsize=9)
-    figure.supylabel("f", fontsize=9)
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2)
-    return figure
-
-
-def _image_attack(
-    labels: Sequence[str], inputs: np.ndarray, decodings: np.ndarray, image_shape: Sequence[int]
-) -> Figure:
-    count = len(labels)
-    as_images(decodings, image_shape)
-    change = np.abs(decodings - decodings[0]).reshape(count, *image_shape).mean(axis=3)
-    change = np.nan_to_num(change, nan=0.0, posinf=0.0)
-    figure = _figure(1.5 * count + 0.5, 5.3)
-    panels = figure.subplots(3, 1)
-    for axes, samples in zip(panels, (inputs, decodings), strict=False):
-        show_image(axes, tile(as_images(samples, image_shape), columns=count, gap=2))
-    drawn = show_image(
-        panels[2], tile(change, columns=count, gap=2, fill=np.nan), cmap="cividis", vmin=0
-    )
-    figure.colorbar(
-        drawn, ax=list(panels), location="bottom", aspect=40, label="|change|, mean over channels"
-    )
-    pitch = image_shape[1] + 2
-    panels[0].set_xticks([pitch * k + image_shape[1] / 2 for k in range(count)], labels)
-    panels[0].tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    for axes, label in zip(panels, ("input", "decoding", "change of\ndecoding"), strict=True):
-        axes.set_ylabel(label)
-    return figure
-
-
-def _curve_attack(
-    labels: Sequence[str], inputs: np.ndarray, decodings: np.ndarray, image_shape: Sequence[int]
-) -> Figure:
-    f, t = as_curves(inputs, image_shape)
-    decoded, _ = as_curves(decodings, image_shape)
-    figure = _figure(9.4, 2.9)
-    titles = ("input", "decoding", "change of decoding")
-    panels = figure.subplots(1, 3, sharex=True)
-    for axes, title, curves in zip(panels, titles, (f, decoded, decoded - decoded[0]), strict=True):
-        axes.set_title(title)
-        axes.locator_params(nbins=5)
-        for index, curve in enumerate(curves):
-            color = SERIES[(index - 1) % len(SERIES)] if index else INK
-            line = ("-", "--", "-.", ":")[index % 4]
-            axes.plot(t[0], curve, line, color=color, label=labels[index])
-    figure.supxlabel("t", fontsize=9)
-    handles, texts = panels[0].get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside upper right", ncols=len(texts))
-    return figure
-
-
-def _phases(figure: Figure, panels: Any, seconds: np.ndarray, phases: Sequence[str]) -> None:
-    known = list(dict.fromkeys(phases))
-    colors = {phase: SERIES[index % len(SERIES)] for index, phase in enumerate(known)}
-    start = 0
-    for end in range(1, len(phases) + 1):
-        if end < len(phases) and phases[end] == phases[start]:
-            continue
-        stop = seconds[min(end, len(phases) - 1)]
-        for axes in panels:
-            axes.axvspan(seconds[start], stop, color=colors[phases[start]], alpha=0.18, linewidth=0)
-        start = end
-    patches = [Patch(color=colors[phase], alpha=0.35) for phase in known[:8]]
-    texts = [_drawable(phase) or "no phase" for phase in known[:8]]
-    figure.legend(patches, texts, loc="outside upper right", ncols=4)

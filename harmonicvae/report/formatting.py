@@ -30,11 +30,12 @@ HEADINGS = {
     "paper_degradation": "paper, table 4",
     "reproduction_degradation": "reproduction, table 4",
 }
-#: Columns of chosen or published numbers, shown with the digits they were written with.
+#: Columns of chosen, counted or published numbers, shown with the digits they were written with.
 SETTINGS = (
     "encoder_std",
     "input_noise_std",
     "radius",
+    "active_units",
     "paper_degradation",
     "reproduction_degradation",
 )

@@ -138,7 +138,7 @@ class LipschitzEvaluator(VAEEvaluator):
 
     Options (``evaluator_config``): ``sides`` (both), ``methods`` (all of
     ``harmonicvae.lipschitz.METHODS``), ``n_points`` (512 data points for the lower
-    bound), ``n_steps`` (0 ascent steps from the best of them), ``random_state`` (0, of
+    bound), ``n_steps`` (20 ascent steps from the best of them), ``random_state`` (0, of
     the sampled codes) and ``reproduction_errors`` (()).
 
     Metrics: ``lipschitz_upper_l2_{side}`` (smallest certified bound),
@@ -152,7 +152,7 @@ class LipschitzEvaluator(VAEEvaluator):
         "sides": names.SIDES,
         "methods": tuple(METHODS),
         "n_points": 512,
-        "n_steps": 0,
+        "n_steps": 20,
         "random_state": 0,
         "reproduction_errors": (),
     }
@@ -252,12 +252,14 @@ class MaxDamageEvaluator(VAEEvaluator):
         images = np.unique(np.linspace(0, len(X) - 1, min(len(X), options["n_images"])).astype(int))
         x = X[images].astype(np.float64)
         started = time.perf_counter()
-        budget = {key: options[key] for key in ("n_steps", "n_restarts") if options[key]}
+        budget = {
+            key: options[key] for key in ("n_steps", "n_restarts") if options[key] is not None
+        }
         results: Any = attack(
             estimator.encoder_,
             estimator.decoder_,
             x,
-            [float(radius) for radius in options["radii"]],
+            _radii(options["radii"]),
             options["method"],
             box=options["box"],
             random_state=options["random_state"],
@@ -274,6 +276,14 @@ class MaxDamageEvaluator(VAEEvaluator):
             names.ARTIFACT_ATTACKS: table,
             names.ARTIFACT_ATTACK_ARRAYS: _attack_arrays(results, images, x, kept),
         }
+
+
+def _radii(values: Any) -> list[float]:
+    """Return the radii as floats; the attack checks their range."""
+    try:
+        return [float(value) for value in np.atleast_1d(values)]
+    except (TypeError, ValueError):
+        raise InputError(f"radii must be numbers >= 0, got {values!r}") from None
 
 
 def _attack_table(

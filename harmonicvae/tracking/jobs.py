@@ -23,6 +23,8 @@ from harmonicvae.models import EpochHook, HarmonicVAE
 from harmonicvae.tracking import registry, runs
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 
+#: Values of the column "split" of attacks.csv.
+_SPLITS = ("validation", "train")
 #: Seconds between two samples of processor and memory use in a model's run.
 SYSTEM_METRICS_INTERVAL = 2
 
@@ -105,6 +107,7 @@ def train_job(job: Job) -> Outcome:
 def _prepare_process(job: Job | Evaluation) -> None:
     """Point MLflow and torch of this process to the job's store and thread count."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one progress line, ours
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     mlflow.set_tracking_uri(job.store.tracking_uri)
     if job.threads is not None:
         torch.set_num_threads(job.threads)
@@ -127,12 +130,12 @@ def _train(job: Job) -> Outcome:
     mlflow.set_system_metrics_samples_before_logging(1)
     with mlflow.start_run(run_id=run_id, log_system_metrics=True):
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", CollapseWarning
-            )  # reported as a metric and in the table
-            estimator.fit(train.data)
+            warnings.simplefilter("ignore", CollapseWarning)  # it is a metric and in the table
+            try:
+                estimator.fit(train.data)
+            finally:
+                logger.flush()
         seconds = time.perf_counter() - started
-        logger.flush()
         model_uri = registry.log_model(estimator, spec.parameters()).model_uri
         metrics = _model_metrics(estimator, validation.data) | {names.TRAIN_SECONDS: seconds}
         model_id = model_uri.rpartition("/")[2]
@@ -241,15 +244,16 @@ def evaluate_job(job: Evaluation) -> Outcome:
     _prepare_process(job)
     try:
         return _evaluate(job)
+    except KeyboardInterrupt:
+        runs.end_run(job.store, job.run_id, "KILLED", "interrupted by the user")
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        MlflowClient(job.store.tracking_uri).set_tag(
-            job.run_id, names.TAG_FAILURE, reason[: runs.MAX_REASON]
-        )
+        runs.end_run(job.store, job.run_id, "FAILED", reason)
         return Outcome(model=job.model, run_id=job.run_id, failure=reason)
 
 
-def evaluation_rows(data: DataSpec, count: int) -> np.ndarray:
+def evaluation_rows(data: DataSpec, count: int) -> tuple[np.ndarray, int]:
     """Return validation rows, filled up with training rows where they are too few.
 
     Parameters
@@ -260,13 +264,16 @@ def evaluation_rows(data: DataSpec, count: int) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (≤ count, d), float32
+    rows : ndarray of shape (≤ count, d), float32
         Evenly spaced rows; those of the validation split first (sinc has just one).
+    n_validation : int
+        How many of them are validation rows.
     """
     validation, train = (load_split(data, split).data for split in ("validation", "train"))
     first = _evenly(validation, count)
     rest = count - len(first)
-    return np.concatenate([first, _evenly(train, rest)]) if rest else first
+    rows = np.concatenate([first, _evenly(train, rest)]) if rest else first
+    return rows, len(first)
 
 
 def _evenly(X: Any, count: int) -> np.ndarray:
@@ -276,7 +283,7 @@ def _evenly(X: Any, count: int) -> np.ndarray:
 
 
 def _evaluate(job: Evaluation) -> Outcome:
-    X = evaluation_rows(job.data, job.n_points)
+    X, n_own = evaluation_rows(job.data, job.n_points)
     with mlflow.start_run(run_id=job.run_id):
         result = mlflow.models.evaluate(
             job.model_uri,
@@ -292,6 +299,8 @@ def _evaluate(job: Evaluation) -> Outcome:
     ):
         if path in result.artifacts:
             table = result.artifacts[path].content
+            if names.IMAGE in table:
+                table = table.assign(split=np.where(table[names.IMAGE] < n_own, *_SPLITS))
             tables[file] = table.assign(**{names.MODEL: job.model})[[names.MODEL, *table.columns]]
     if names.ARTIFACT_ATTACK_ARRAYS in result.artifacts:
         save_arrays(job.folder, job.model, result.artifacts[names.ARTIFACT_ATTACK_ARRAYS].content)

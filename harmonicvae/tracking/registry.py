@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ParamSchema, ParamSpec
 
 from harmonicvae import names
 from harmonicvae._version import __version__
@@ -40,12 +40,9 @@ def log_model(estimator: HarmonicVAE, params: Mapping[str, Any] | None = None) -
     -------
     mlflow.models.model.ModelInfo
     """
-    features = int(estimator.n_features_in_)
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype("float32"), (-1, features))]),
-        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, features))]),
-        params=ParamSchema([ParamSpec("output", "string", "reconstruct")]),
-    )
+    # inputs are samples or, for inverse_transform, codes, in float32 or float64, as arrays
+    # or DataFrames: more than one schema of MLflow's can say; the estimator checks them
+    signature = ModelSignature(params=ParamSchema([ParamSpec("output", "string", "reconstruct")]))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # MLflow asks for an input example; the signature above is given in full
         warnings.filterwarnings("ignore", message=".*input example was not provided.*")
@@ -59,6 +56,7 @@ def log_model(estimator: HarmonicVAE, params: Mapping[str, Any] | None = None) -
             + [f"{package}=={metadata.version(package)}" for package in _REQUIREMENTS],
             params={key: str(value) for key, value in (params or {}).items()},
             model_type=names.MODEL_TYPE,
+            metadata={"n_features": int(estimator.n_features_in_)},
         )
 
 
@@ -68,9 +66,11 @@ def ensure_registered_model(store: StoreSpec, name: str) -> None:
     try:
         client.get_registered_model(name)
     except MlflowException:
-        client.create_registered_model(
-            name, description="Variational autoencoders trained by harmonicvae."
-        )
+        description = "Variational autoencoders trained by harmonicvae."
+        try:
+            client.create_registered_model(name, description=description)
+        except MlflowException:  # another process was faster, or the store refuses
+            client.get_registered_model(name)
 
 
 def register(
@@ -135,7 +135,7 @@ def load_model(uri: str, *, device: str = "auto") -> HarmonicVAE:
     -----
     Nothing is unpickled and no stored code is run.
     """
-    if Path(uri).is_dir():
+    if isinstance(uri, (str, os.PathLike)) and Path(uri).is_dir():
         return load_estimator(uri, device=device)
     if not isinstance(uri, str) or ":/" not in uri:
         raise InputError(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import mlflow
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -24,11 +26,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from harmonicvae import names
 from harmonicvae._version import __version__
-from harmonicvae.exceptions import TrackingError
+from harmonicvae.exceptions import HarmonicVAEError, TrackingError
 from harmonicvae.tracking.specs import StoreSpec
 
 DEFAULT_EXPERIMENT = "harmonicvae"
-#: MLflow allows 250 characters less a margin in tags of sqlite stores; reasons are cut there.
+#: Reasons of failures are cut there; MLflow's stores allow a little more in a tag.
 MAX_REASON = 5000
 #: Packages that results depend on.
 ENVIRONMENT_PACKAGES = (
@@ -71,29 +73,64 @@ def open_store(experiment: str | None = None, tracking_uri: str | None = None) -
     """
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
-    client = MlflowClient()
+    uri = mlflow.get_tracking_uri()
     try:
-        experiment_id = _experiment_id(client, experiment)
-    except (MlflowException, OSError) as error:
+        with _store_lock(uri):
+            client = MlflowClient(uri)
+            experiment_id = _experiment_id(client, experiment)
+            name = client.get_experiment(experiment_id).name
+    except HarmonicVAEError:
+        raise
+    except Exception as error:  # MLflow passes on what its store's driver raises
         raise TrackingError(
-            f"cannot open the MLflow store {mlflow.get_tracking_uri()!r}: {error}; "
-            "set MLFLOW_TRACKING_URI to a store that can be written"
+            f"cannot open the MLflow store {public_uri(uri)!r}: "
+            f"{_first_line(error)}; set MLFLOW_TRACKING_URI to a store that can be written"
         ) from error
-    return StoreSpec(
-        tracking_uri=mlflow.get_tracking_uri(),
-        experiment_id=experiment_id,
-        experiment=client.get_experiment(experiment_id).name,
-    )
+    return StoreSpec(tracking_uri=uri, experiment_id=experiment_id, experiment=name)
+
+
+@contextmanager
+def _store_lock(uri: str) -> Iterator[None]:
+    """Let one process at a time open a sqlite store: two creating its tables break."""
+    if not uri.startswith("sqlite:///") or ":memory:" in uri:
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///").split("?")[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=300):
+        yield
+
+
+def public_uri(uri: str) -> str:
+    """Return a URI without user name and password.
+
+    Examples
+    --------
+    >>> public_uri("postgresql://user:secret@host/db")
+    'postgresql://host/db'
+    """
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the type and first line of an error, without credentials."""
+    lines = str(error).strip().splitlines() or [""]
+    return public_uri(f"{type(error).__name__}: {lines[0]}")
 
 
 def _experiment_id(client: MlflowClient, name: str | None) -> str:
     """Return the experiment's id, creating it where there is none."""
     if not name and outer_run_id():
         return client.get_run(outer_run_id()).info.experiment_id
-    name = name or DEFAULT_EXPERIMENT
+    name = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
     found = client.get_experiment_by_name(name)
     if found is None:
-        return client.create_experiment(name)
+        try:
+            return client.create_experiment(name)
+        except MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"experiment {name!r} is deleted; restore it in MLflow or choose another name"
@@ -142,7 +179,13 @@ def adopt_run(store: StoreSpec, name: str, role: str) -> str:
     """Return the run of ``mlflow run`` if there is one in this experiment, else a new one."""
     client = MlflowClient(store.tracking_uri)
     outer = outer_run_id()
-    if outer and client.get_run(outer).info.experiment_id == store.experiment_id:
+    try:
+        experiment_id = client.get_run(outer).info.experiment_id if outer else None
+    except MlflowException as error:
+        raise TrackingError(
+            f"MLFLOW_RUN_ID names no run of this store: {_first_line(error)}; unset it"
+        ) from error
+    if outer and experiment_id == store.experiment_id:
         client.set_tag(outer, names.TAG_ROLE, role)
         client.set_tag(outer, names.TAG_VERSION, __version__)
         client.set_tag(outer, MLFLOW_RUN_NAME, name)
@@ -180,9 +223,10 @@ def fail_outer_run(reason: str) -> None:
     run_id = outer_run_id()
     if run_id is None:
         return
-    client = MlflowClient()
-    client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
-    client.set_terminated(run_id, "FAILED")
+    with suppress(Exception):  # the reason is on the screen already
+        client = MlflowClient()
+        client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
+        client.set_terminated(run_id, "FAILED")
 
 
 def kill_unfinished(store: StoreSpec, run_ids: list[str], reason: str) -> list[str]:

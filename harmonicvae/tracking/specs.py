@@ -11,6 +11,18 @@ from harmonicvae.datasets import load_dataset
 from harmonicvae.models import HarmonicVAE
 
 
+def short(number: float) -> str:
+    """Return the shortest text that reads back as the same number.
+
+    Examples
+    --------
+    >>> short(1.0), short(0.1234567)
+    ('1', '0.1234567')
+    """
+    text = f"{number:g}"
+    return text if float(text) == number else repr(float(number))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSpec:
     """A data set by name.
@@ -90,8 +102,8 @@ class ModelSpec:
         ...           epochs=1, latent_dim=1).name
         'sinc-e0.5-n0-s7'
         """
-        std = self.encoder_std if isinstance(self.encoder_std, str) else f"{self.encoder_std:g}"
-        return f"{self.dataset}-e{std}-n{self.input_noise_std:g}-s{self.seed}"
+        std = self.encoder_std if isinstance(self.encoder_std, str) else short(self.encoder_std)
+        return f"{self.dataset}-e{std}-n{short(self.input_noise_std)}-s{self.seed}"
 
     @property
     def alias(self) -> str:

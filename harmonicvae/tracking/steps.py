@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from harmonicvae import names
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.tracking import parallel, registry, runs
-from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job
+from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
 
@@ -34,17 +34,25 @@ def train_one(
     Returns
     -------
     Outcome
-        With ``model_uri`` ``models:/name/version``, or ``failure``.
+        With ``model_uri`` ``models:/name/version``.
+
+    Raises
+    ------
+    TrackingError
+        If training or registration failed; the run says why.
     """
     store = runs.open_store(experiment)
-    registry.ensure_registered_model(store, spec.registered_name)
     run_id = runs.adopt_run(store, spec.name, "model")
-    tags = {names.TAG_MODEL: spec.name, names.TAG_DATASET: spec.dataset}
-    for key, value in tags.items():
-        MlflowClient(store.tracking_uri).set_tag(run_id, key, value)
-    with tempfile.TemporaryDirectory() as folder:
+    with runs.finishing(store, run_id), tempfile.TemporaryDirectory() as folder:
+        registry.ensure_registered_model(store, spec.registered_name)
+        tags = {names.TAG_MODEL: spec.name, names.TAG_DATASET: spec.dataset}
+        for key, value in tags.items():
+            MlflowClient(store.tracking_uri).set_tag(run_id, key, value)
         job = Job(spec=spec, data=data, store=store, run_id=run_id, folder=folder, device=device)
-        return parallel.train_all([job], 1, lambda model: None)[0]
+        outcome = parallel.registered(job, train_job(job))
+        if outcome.failure:
+            raise TrackingError(outcome.failure)
+    return outcome
 
 
 def evaluate_one(
@@ -145,6 +153,9 @@ def _study_run(run_id: str) -> str:
 
 def log_report(folder: Path) -> None:
     """Log a report's folder into the run of ``mlflow run``, if there is one."""
-    run_id = runs.outer_run_id()
-    if run_id is not None:
-        MlflowClient().log_artifacts(run_id, str(folder), names.ARTIFACT_REPORT)
+    run_id, client = runs.outer_run_id(), MlflowClient()
+    if run_id is None:
+        return
+    client.log_artifact(run_id, str(folder / names.FILE_REPORT), names.ARTIFACT_REPORT)
+    for part in ("tables", "figures"):
+        client.log_artifacts(run_id, str(folder / part), f"{names.ARTIFACT_REPORT}/{part}")
