@@ -15,16 +15,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harmonicvae import names
-from harmonicvae.report import attack_table, lipschitz_table, to_terminal, training_table
+from harmonicvae.report import summarise, to_terminal, training_table
 from harmonicvae.report.results import load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCUMENT = ROOT / "results", ROOT / "EXPERIMENTS.md"
 KEPT = ("dataset", "preset", "epochs", "seeds", "n_train", "n_validation", "data_digest")
-KEPT += ("wall_seconds", "started", "version", "machine", "radii", "n_images", "n_jobs")
+KEPT += (
+    "wall_seconds",
+    "started",
+    "version",
+    "machine",
+    "radii",
+    "n_images",
+    "n_jobs",
+    "evaluation_rows",
+    "missing_images",
+)
 PRIVATE_COLUMNS = ["run_id", "model_uri"]
 
 COMMANDS = {
@@ -75,9 +83,8 @@ def _study(folder: Path) -> str:
     results = load_results(folder)
     study, machine = results.study, results.study["machine"]
     minutes, seconds = divmod(round(study["wall_seconds"]), 60)
-    tables: list[pd.DataFrame] = [lipschitz_table(results.models), training_table(results.models)]
-    tables.append(attack_table(results.attacks, results.models))
-    blocks = "\n".join(f"```text\n{to_terminal(table)}\n```\n" for table in tables)
+    texts = [to_terminal(training_table(results.models)), summarise(folder)]
+    blocks = "\n".join(f"```text\n{text}\n```\n" for text in texts)
     return f"""
 ## {study["dataset"]}, preset {study["preset"]}
 

@@ -17,8 +17,7 @@ from harmonicvae.datasets import DATASETS
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.lipschitz import METHODS
 from harmonicvae.models.parameters import check_device
-from harmonicvae.report import attack_table, lipschitz_table, to_terminal, write_report
-from harmonicvae.report.results import load_results
+from harmonicvae.report import summarise, write_report
 from harmonicvae.reproduction import (
     LIPSCHITZ_ERRORS,
     TRAINING_ERRORS,
@@ -51,27 +50,6 @@ def run_study(parsed: argparse.Namespace) -> int:
         if result.failures:
             raise TrackingError(f"{len(result.failures)} models failed, see above")
     return 0
-
-
-def summarise(folder: Path) -> str:
-    """Return the Lipschitz and attack tables of a result folder as text.
-
-    Parameters
-    ----------
-    folder : Path
-        Flat result files.
-
-    Returns
-    -------
-    str
-    """
-    results = load_results(folder)
-    parts = ["Lipschitz constants (l2), mean ± sd over seeds"]
-    parts.append(to_terminal(lipschitz_table(results.models)))
-    if len(results.attacks):
-        parts += ["", "Maximum-damage attack", ""]
-        parts.append(to_terminal(attack_table(results.attacks, results.models)))
-    return "\n".join(parts)
 
 
 def _print_result(result: study.StudyResult) -> None:

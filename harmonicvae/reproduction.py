@@ -55,7 +55,7 @@ def check_reproduction_errors(
     Raises
     ------
     InputError
-        If ``names`` is a bare string or holds a name that is not in ``allowed``.
+        If ``names`` is a bare string or no iterable, or holds what is not in ``allowed``.
 
     Examples
     --------
@@ -69,10 +69,18 @@ def check_reproduction_errors(
             f"reproduction_errors must be a sequence of names, got the string {names!r}; "
             f"write ({names!r},)"
         )
-    chosen = frozenset(names)
+    chosen = _as_set(names)
     unknown = sorted(map(str, chosen - set(allowed)))
     if unknown:
         raise InputError(
             f"reproduction_errors must be among {sorted(allowed)}, got {', '.join(unknown)}"
         )
     return chosen
+
+
+def _as_set(names: Iterable[str]) -> frozenset[str]:
+    """Return the names as a set, refusing anything but strings."""
+    given = list(names) if isinstance(names, Iterable) else [None]
+    if not all(isinstance(name, str) for name in given):
+        raise InputError(f"reproduction_errors must be a sequence of names, got {names!r}")
+    return frozenset(given)

@@ -35,7 +35,7 @@ ENCODER_COLUMN_STD = 0.5
 LATENT_DIMS = {names.SINC: 1, names.CIFAR10: 64, names.CELEBA: 64}
 #: Epochs and number of seeds by preset and data set.
 PRESETS = {
-    "quick": {names.SINC: (100, 2), names.CIFAR10: (15, 1), names.CELEBA: (100, 1)},
+    "quick": {names.SINC: (100, 2), names.CIFAR10: (15, 1), names.CELEBA: (60, 1)},
     "paper": {names.SINC: (100, 3), names.CIFAR10: (200, 3), names.CELEBA: (200, 3)},
 }
 #: Attacked images by preset.

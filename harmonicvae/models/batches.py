@@ -32,7 +32,7 @@ class RowDataset(Dataset):
 
     def __getitem__(self, index: Any) -> tuple[Any, Any]:
         rows = self.X[index]
-        return rows, 0
+        return rows, rows
 
 
 class RowBatches:
@@ -94,8 +94,8 @@ class RowBatches:
         full, rest = divmod(self.n_rows, self.batch_size)
         return full + (0 if self.drop_last or rest == 0 else 1)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
-        """Yield (batch, 0): skorch expects a pair, there is no target."""
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (batch, batch): skorch expects samples and target, here the same."""
         order = (
             torch.arange(self.n_rows)
             if self.generator is None
@@ -105,7 +105,8 @@ class RowBatches:
         if self._rows is not None:
             order = order.to(self._rows.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            yield self._gather(order[start : start + self.batch_size], buffer), 0
+            rows = self._gather(order[start : start + self.batch_size], buffer)
+            yield rows, rows
 
     def _gather(self, indices: torch.Tensor, buffer: torch.Tensor | None) -> torch.Tensor:
         """Return the rows as float32 on the device."""

@@ -15,6 +15,33 @@ import torch
 from harmonicvae.datasets.scaled import ScaledImages
 from harmonicvae.exceptions import InputError
 
+#: What reading a damaged file of tensors may raise.
+DAMAGE = (
+    RuntimeError,
+    ValueError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    TypeError,
+)
+#: Parts of a checkpoint and their types.
+_PARTS = {
+    "context": dict,
+    "module": dict,
+    "frozen": list,
+    "optimizer": dict,
+    "order_generator": torch.Tensor,
+    "noise_generator": torch.Tensor,
+    "global_generator": torch.Tensor,
+    "history": list,
+    "callbacks": dict,
+    "stopped_by": list,
+}
+_CONTEXT = {"parameters", "random_state", "seed", "data"}
+
 
 def content_digest(X: np.ndarray | ScaledImages) -> str:
     """Return a SHA-256 of shape, type and up to 1,024 evenly spaced rows.
@@ -45,7 +72,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``context``, ``module``, ``optimizer``, the generators' states and ``history``.
+        ``context`` and what :func:`harmonicvae.models.resuming.training_state` returns.
 
     Raises
     ------
@@ -58,23 +85,41 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(
             f"no checkpoint at {os.fspath(path)!r}; leave resume_from away to start anew"
         ) from error
-    except (RuntimeError, EOFError, pickle.UnpicklingError, OSError) as error:
+    except DAMAGE as error:
         raise InputError(f"{os.fspath(path)!r} is not a readable checkpoint: {error}") from error
-    if not isinstance(state, dict) or not {"context", "module", "history"} <= set(state):
+    whole = isinstance(state, dict) and all(
+        isinstance(state.get(part), kind) for part, kind in _PARTS.items()
+    )
+    if not whole or not set(state["context"]) >= _CONTEXT:
         raise InputError(f"{os.fspath(path)!r} is not a checkpoint of HarmonicVAE")
     return state
 
 
 def check_resumable(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], path: str | os.PathLike[str]
+    state: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    max_epochs: int,
+    path: str | os.PathLike[str],
 ) -> None:
-    """Refuse a checkpoint of other parameters, another seed or other data.
+    """Refuse a checkpoint of other parameters, another seed or other data, or a longer one.
+
+    Parameters
+    ----------
+    state : mapping
+        From :func:`read_checkpoint`.
+    wanted : mapping
+        ``parameters``, ``random_state`` and ``data`` of the present fit.
+    max_epochs : int
+        Epochs of the present fit.
+    path : path-like
+        For the message.
 
     Raises
     ------
     InputError
         With every parameter that differs.
     """
+    found = state["context"]
     differing = [
         f"{key} was {found['parameters'].get(key)!r}, is now {value!r}"
         for key, value in wanted["parameters"].items()
@@ -88,6 +133,11 @@ def check_resumable(
         raise InputError(
             f"cannot resume from {os.fspath(path)!r}: {'; '.join(differing)}; "
             "use the former values, or leave resume_from away to start anew"
+        )
+    if max_epochs < len(state["history"]):
+        raise InputError(
+            f"max_epochs must be >= {len(state['history'])}, the epochs already trained in "
+            f"{os.fspath(path)!r}, got {max_epochs}; raise it, or leave resume_from away"
         )
 
 

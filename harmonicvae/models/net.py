@@ -3,89 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from sklearn.base import clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback, PrintLog
-from torch import nn
 
 from harmonicvae import names
-from harmonicvae.exceptions import DivergenceError
+from harmonicvae.exceptions import DivergenceError, InputError
+from harmonicvae.models import callback_states, resuming
 from harmonicvae.models.batches import RowBatches, RowDataset
-from harmonicvae.models.objective import (
-    draw_code,
-    kl_divergence,
-    reproduction_kl,
-    squared_error_sum,
-)
+from harmonicvae.models.interrupts import StopTraining, asks_to_stop
 
 _BATCH_EVENTS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
-
-
-class StudyLoss(nn.Module):
-    """Training loss ‖x − g(z)‖² + w·KL, the mean over a batch, one draw of z a sample.
-
-    Parameters
-    ----------
-    encoder_std : float or None
-        Fixed σ_enc > 0, or None where the module learns it.
-    input_noise_std : float
-        σ_N ≥ 0 of the Gaussian noise added to the encoder's input in training.
-    noisy_target : bool
-        Whether the reconstruction target is the noisy input.
-    kl_weight : float
-        w > 0.
-    switches : frozenset of str
-        Names in :data:`harmonicvae.reproduction.TRAINING_ERRORS`.
-
-    Notes
-    -----
-    With w = 1 this is the study's loss, up to a constant the negative ELBO of a Gaussian
-    decoder of variance ½; half the loss with w = 2 is that of unit variance.  The switch
-    "kl_form" takes Σ(σ² + μ² − log σ − ½) for KL, which for fixed σ is 2·KL plus a
-    constant: it doubles the weight of the KL.
-    """
-
-    def __init__(
-        self,
-        encoder_std: float | None,
-        input_noise_std: float,
-        noisy_target: bool,
-        kl_weight: float,
-        switches: frozenset[str],
-    ) -> None:
-        super().__init__()
-        self.encoder_std = encoder_std
-        self.input_noise_std = input_noise_std
-        self.noisy_target = noisy_target
-        self.kl_weight = kl_weight
-        self.switches = switches
-        self.kl = reproduction_kl if "kl_form" in switches else kl_divergence
-
-    def forward(
-        self, module: Any, x: torch.Tensor, generator: torch.Generator, *, training: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return loss, ‖x − g(z)‖² and KL, each a scalar mean over the batch."""
-        inputs = self._add_noise(x, generator) if training and self.input_noise_std else x
-        mean, log_std = module.posterior(inputs)
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        squared = "squared_std" in self.switches
-        code = draw_code(mean, self.encoder_std, log_std, noise, squared_std=squared)
-        target = inputs if self.noisy_target else x
-        squared_error = squared_error_sum(module.decoder(code), target) / x.shape[0]
-        kl = self.kl(mean, self.encoder_std, log_std).mean()
-        return squared_error + self.kl_weight * kl, squared_error, kl
-
-    def _add_noise(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Return x plus Gaussian noise, drawn per sample unless "shared_noise" is on."""
-        shape = (1, x.shape[1]) if "shared_noise" in self.switches else x.shape
-        noise = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-        return torch.add(x, noise, alpha=self.input_noise_std)
 
 
 class EpochHook(Callback):
@@ -154,7 +91,7 @@ class CheckpointWriter(Callback):
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with open(partial, "wb") as stream:
-                torch.save({"context": self.context, **net.training_state()}, stream)
+                torch.save({"context": self.context, **resuming.training_state(net)}, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(partial, path)
@@ -167,11 +104,69 @@ def history_row(epoch: Mapping[str, Any]) -> dict[str, float]:
     return {key: epoch[key] for key in names.HISTORY_COLUMNS if key in epoch}
 
 
+def copy_callbacks(callbacks: Any) -> list[Any]:
+    """Return copies of the user's callbacks as skorch takes them.
+
+    Parameters
+    ----------
+    callbacks : list or None
+        skorch callbacks, their classes, or pairs (name, one of both).
+
+    Returns
+    -------
+    list
+
+    Raises
+    ------
+    InputError
+        If it is no list, or an item is none of these.
+    """
+    if callbacks is None:
+        return []
+    if not isinstance(callbacks, (list, tuple)):
+        raise InputError(f"callbacks must be a list of skorch callbacks, got {callbacks!r}")
+    copies = [_copy_callback(item) for item in callbacks]
+    given = [item[0] for item in copies if isinstance(item, tuple)]
+    if len(set(given)) < len(given):
+        raise InputError(f"callbacks must have different names, got {given}")
+    pairs = [(_bare(item), _bare(copied)) for item, copied in zip(callbacks, copies)]
+    copy_of = {id(callback): copied for callback, copied in pairs}
+    for callback, copied in pairs:  # one may hold another, as LoadInitState its checkpoint
+        own = {} if isinstance(callback, type) else vars(callback)
+        for key, value in own.items():
+            if id(value) in copy_of:
+                setattr(copied, key, copy_of[id(value)])
+    return copies
+
+
+def _bare(item: Any) -> Any:
+    """Return a callback without the name it may be given with."""
+    return item[1] if isinstance(item, tuple) else item
+
+
+def _copy_callback(item: Any) -> Any:
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+        return item[0], _copy_callback(item[1])
+    if isinstance(item, type) and issubclass(item, Callback):
+        return item
+    if not isinstance(item, Callback):
+        raise InputError(
+            "callbacks must hold skorch callbacks, their classes or (name, callback) pairs, "
+            f"got {item!r}"
+        )
+    try:
+        return clone(item)
+    except (TypeError, RuntimeError):  # attributes that are no parameters of its __init__
+        return copy.deepcopy(item)
+
+
 class VAENet(NeuralNet):
     """skorch net whose batches come from :class:`RowBatches` and whose loss is the ELBO's.
 
-    Losses stay on the device until the epoch ends.  Callbacks for batch events cost
-    only where a callback listens to them.
+    Losses stay on the device until the epoch ends, and the history holds one batch row a
+    pass.  Only where a callback listens to batch events is it told of every batch: with
+    the samples as target, and as y_pred the g(z) of the loss in training, the
+    reconstruction through the mean code for held-out samples.
     """
 
     #: Generators of the permutations (CPU) and of the noise (device); set by the estimator.
@@ -180,6 +175,10 @@ class VAENet(NeuralNet):
     validation_seed_: int = 0
     #: Batch events that some callback listens to.
     listened_events_: frozenset[str] = frozenset()
+    #: Names of the callbacks that asked to stop.
+    stopped_by_: Sequence[str] = ()
+    #: What each callback held when training began, to tell what it remembers.
+    callback_snapshots_: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def _default_callbacks(self) -> list[tuple[str, Any]]:
@@ -214,36 +213,56 @@ class VAENet(NeuralNet):
 
         skorch's EarlyStopping asks for an end by raising KeyboardInterrupt in
         ``on_epoch_end``; one raised anywhere else is the user's Ctrl-C and passed on.
+        The checkpoint is written before other callbacks replace the last weights.
         """
         if method_name in _BATCH_EVENTS and not self.listened_events_:
             return
-        if method_name != "on_epoch_end":
+        if method_name == "on_epoch_end":
+            self._end_epoch(**cb_kwargs)
+        elif method_name == "on_train_end":
+            for _, callback in sorted(self.callbacks_, key=_writes_no_checkpoint):
+                callback.on_train_end(self, **cb_kwargs)
+        else:
             super().notify(method_name, **cb_kwargs)
-            return
-        stop = False
-        for _, callback in self.callbacks_:
+
+    def _end_epoch(self, **cb_kwargs: Any) -> None:
+        """Tell every callback that the epoch ended, then stop if one asks to."""
+        for name, callback in self.callbacks_:
             try:
                 callback.on_epoch_end(self, **cb_kwargs)
             except KeyboardInterrupt as interrupt:
-                if not _asks_to_stop(callback, interrupt):
+                if not asks_to_stop(callback, interrupt):
                     raise
-                stop = True
-        if stop:
-            raise _StopTraining
+                self.stopped_by_ = [*self.stopped_by_, name]
+        if self.stopped_by_:
+            raise StopTraining
 
-    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Compute loss and gradients of one batch."""
+    def _backward(self, batch: Any) -> tuple[torch.Tensor, ...]:
+        """Return the loss' terms and g(z) of one batch after computing gradients."""
         terms = self.criterion_(self.module_, batch[0], self.noise_generator_, training=True)
         terms[0].backward()
-        return {"loss": terms[0], "y_pred": None, "terms": [term.detach() for term in terms]}
+        return terms
+
+    def train_step_single(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        """Compute loss and gradients of one batch; y_pred is the g(z) of the loss."""
+        *terms, output = self._backward(batch)
+        return {
+            "loss": terms[0],
+            "y_pred": output.detach(),
+            "terms": [term.detach() for term in terms],
+        }
 
     def validation_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Compute the loss of one held-out batch, without input noise."""
+        """Compute the loss of one held-out batch, without input noise.
+
+        y_pred is the reconstruction through the mean code, as ``predict`` returns it.
+        """
         with torch.no_grad():
-            terms = self.criterion_(
+            *terms, _ = self.criterion_(
                 self.module_, batch[0], self._validation_generator, training=False
             )
-        return {"loss": terms[0], "y_pred": None, "terms": list(terms)}
+            y_pred = self.infer(batch[0]) if "on_batch_end" in self.listened_events_ else None
+        return {"loss": terms[0], "y_pred": y_pred, "terms": terms}
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **fit_params: Any
@@ -268,11 +287,11 @@ class VAENet(NeuralNet):
         self._record_epoch(prefix, batches, sizes, time.perf_counter() - started)
 
     def _plain_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
-        """Take one step without skorch's closure, which only listeners need."""
+        """Take one step without skorch's closure and y_pred, which only listeners need."""
         self.optimizer_.zero_grad(set_to_none=True)
-        step = self.train_step_single(batch, **fit_params)
+        terms = self._backward(batch)
         self.optimizer_.step()
-        return step
+        return {"terms": [term.detach() for term in terms[:3]]}
 
     def _told(self, step_fn: Any, prefix: str, training: bool) -> Any:
         """Return a step that tells the callbacks of every batch."""
@@ -298,6 +317,8 @@ class VAENet(NeuralNet):
         previous = [row[key] for row in self.history[:-1] if key in row]
         self.history.record(prefix + "_batch_count", len(sizes))
         self.history.record(key, loss)
+        if not self.listened_events_:
+            self.summarise_batches(prefix, loss, sum(sizes))
         self.history.record(key + "_best", all(loss < other for other in previous))
         if prefix == "train":
             self.history.record(names.TRAIN_RECONSTRUCTION, squared_error)
@@ -311,55 +332,49 @@ class VAENet(NeuralNet):
                 f"(now {lr:g}), scale X to [-1, 1], or a larger encoder_std"
             )
 
-    def train(self, dataset: RowDataset, validation: RowDataset | None, epochs: int) -> VAENet:
-        """Run up to ``epochs`` epochs; a callback may stop earlier, Ctrl-C is passed on."""
+    def summarise_batches(self, prefix: str, loss: float, rows: int) -> None:
+        """Record one batch row for a whole pass: skorch's checkpoints read the last one."""
+        self.history.new_batch()
+        self.history.record_batch(prefix + "_loss", loss)
+        self.history.record_batch(prefix + "_batch_size", rows)
+
+    def train(
+        self,
+        dataset: RowDataset,
+        validation: RowDataset | None,
+        epochs: int,
+        resumed: Mapping[str, Any] | None = None,
+    ) -> VAENet:
+        """Run up to ``epochs`` epochs; a callback may stop earlier, Ctrl-C is passed on.
+
+        ``resumed`` is the state that :func:`resuming.load_training_state` took before.
+        """
         self.train_split = None if validation is None else _FixedSplit(validation)
         self.listened_events_ = self._listeners()
         self.notify("on_train_begin", X=dataset, y=None)
-        with contextlib.suppress(_StopTraining):
-            self.fit_loop(dataset, None, epochs=epochs)
+        self.callback_snapshots_ = {
+            name: callback_states.observe(callback) for name, callback in self.remembering()
+        }
+        if resumed is not None:
+            resuming.resume_callbacks(self, resumed)
+        with contextlib.suppress(StopTraining):
+            self.fit_loop(dataset, None, epochs=0 if self.stopped_by_ else epochs)
         self.notify("on_train_end", X=dataset, y=None)
         self.train_split = None
+        self.callback_snapshots_ = {}
         return self
 
-    def training_state(self) -> dict[str, Any]:
-        """Return module, optimiser, generators and history, for a checkpoint."""
-        assert self.order_generator_ is not None
-        assert self.noise_generator_ is not None
-        return {
-            "module": self.module_.state_dict(),
-            "optimizer": self.optimizer_.state_dict(),
-            "order_generator": self.order_generator_.get_state(),
-            "noise_generator": self.noise_generator_.get_state(),
-            "history": [history_row(row) for row in self.history],
-        }
-
-    def load_training_state(self, state: Mapping[str, Any]) -> None:
-        """Continue from a :meth:`training_state`."""
-        assert self.order_generator_ is not None
-        assert self.noise_generator_ is not None
-        self.module_.load_state_dict(state["module"])
-        self.optimizer_.load_state_dict(state["optimizer"])
-        self.order_generator_.set_state(state["order_generator"])
-        self.noise_generator_.set_state(state["noise_generator"])
-        for row in state["history"]:
-            self.history.new_epoch()
-            for key, value in row.items():
-                self.history.record(key, value)
+    def remembering(self) -> list[tuple[str, Any]]:
+        """Return the callbacks whose memory a checkpoint keeps, by name."""
+        return [
+            (name, callback)
+            for name, callback in self.callbacks_
+            if not isinstance(callback, (CheckpointWriter, PrintLog))
+        ]
 
 
-class _StopTraining(Exception):
-    """A callback asked to stop after the present epoch."""
-
-
-def _asks_to_stop(callback: Any, interrupt: KeyboardInterrupt) -> bool:
-    """Tell a callback's own ``raise KeyboardInterrupt`` from the user's Ctrl-C."""
-    if isinstance(callback, (EpochHook, CheckpointWriter)):
-        return False
-    trace = interrupt.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and trace.tb_frame.f_locals.get("self") is callback
+def _writes_no_checkpoint(named: tuple[str, Any]) -> bool:
+    return not isinstance(named[1], CheckpointWriter)
 
 
 class _FixedSplit:

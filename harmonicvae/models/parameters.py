@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ import torch
 
 from harmonicvae.exceptions import InputError
 from harmonicvae.models.modules import ACTIVATIONS
+from harmonicvae.reproduction import TRAINING_ERRORS, check_reproduction_errors
 
 SEED_LIMIT = 2**64
+#: Integer parameters and their least values.
+_INTEGERS = {
+    "latent_dim": 1,
+    "max_epochs": 0,
+    "batch_size": 1,
+    "elbo_samples": 1,
+    "checkpoint_every": 1,
+}
 
 
 def check_integer(name: str, value: Any, minimum: int) -> int:
@@ -54,7 +64,7 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> str:
     >>> check_choice("reconstruction_target", "clean", ("clean", "noisy"))
     'clean'
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name} must be one of {list(choices)}, got {value!r}")
     return value
 
@@ -111,15 +121,58 @@ def check_device(value: Any) -> torch.device:
     """
     if isinstance(value, str) and value == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    allowed = f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {value!r}"
     try:
         device = torch.device(value)
     except (RuntimeError, TypeError) as error:
-        raise InputError(
-            f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {value!r}"
-        ) from error
+        raise InputError(allowed) from error
+    if device.type not in ("cpu", "cuda"):  # results are computed in float64: mps has none
+        raise InputError(allowed)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {value!r} asked for, but torch sees no CUDA GPU; try 'auto'")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise InputError(f"device {value!r} asked for, but there are {count} GPUs; try 'auto'")
     return device
+
+
+def check_fraction(value: Any) -> float:
+    """Return ``validation_fraction`` as a float in [0, 1).
+
+    Examples
+    --------
+    >>> check_fraction(0.5)
+    0.5
+    """
+    if not 0 <= check_real("validation_fraction", value, 0) < 1:
+        raise InputError(f"validation_fraction must be in [0, 1), got {value!r}")
+    return float(value)
+
+
+def check_parameters(params: Mapping[str, Any]) -> None:
+    """Refuse parameters of the estimator out of range.
+
+    Parameters
+    ----------
+    params : mapping
+        ``get_params(deep=False)`` of the estimator.
+
+    Raises
+    ------
+    InputError
+        That names the first bad one.
+    """
+    for name, minimum in _INTEGERS.items():
+        check_integer(name, params[name], minimum)
+    for name in ("lr", "kl_weight"):
+        check_real(name, params[name], 0, open_interval=True)
+    check_real("input_noise_std", params["input_noise_std"], 0)
+    check_hidden_dims(params["hidden_dims"])
+    check_activation(params["activation"])
+    check_encoder_std(params["encoder_std"])
+    check_choice("reconstruction_target", params["reconstruction_target"], ("clean", "noisy"))
+    check_fraction(params["validation_fraction"])
+    check_reproduction_errors(params["reproduction_errors"], TRAINING_ERRORS)
 
 
 def resolve_seed(random_state: Any) -> int:

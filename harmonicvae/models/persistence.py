@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import numbers
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from harmonicvae._version import __version__
 from harmonicvae.exceptions import InputError
+from harmonicvae.models.checkpoints import DAMAGE
 from harmonicvae.models.estimator import HarmonicVAE
+from harmonicvae.models.fitting import history_frame
+from harmonicvae.models.parameters import check_device, check_integer
+from harmonicvae.models.plain import to_plain
 from harmonicvae.records import CollapseDiagnostic
 
 WEIGHTS_FILE = "weights.pt"
 ESTIMATOR_FILE = "estimator.json"
 FORMAT = 1
-#: Parameters that mean something to one process only.
-_PROCESS_PARAMETERS = ("callbacks", "checkpoint_path")
 
 
 def save_estimator(estimator: HarmonicVAE, folder: str | os.PathLike[str]) -> Path:
@@ -41,22 +43,22 @@ def save_estimator(estimator: HarmonicVAE, folder: str | os.PathLike[str]) -> Pa
 
     Notes
     -----
-    Callbacks, the checkpoint's path and the optimiser's state are not kept.
+    Callbacks, the checkpoint's path and the optimiser's state are not kept.  Parameters
+    are those of the fit, whatever was set since, but for ``elbo_samples``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    params = estimator.get_params(deep=False)
-    params["hidden_dims"] = [int(width) for width in params["hidden_dims"]]
+    check_is_fitted(estimator)
+    params = estimator._fitted_params | {"elbo_samples": estimator.elbo_samples}
+    params["hidden_dims"] = list(params["hidden_dims"])
     params["reproduction_errors"] = sorted(params["reproduction_errors"] or ())
     params["random_state"] = estimator.seed_
-    for key in _PROCESS_PARAMETERS:
-        params.pop(key)
     described = {
         "format": FORMAT,
         "version": __version__,
-        "parameters": {key: _plain(value) for key, value in params.items()},
+        "parameters": to_plain(params),
         "n_features": int(estimator.n_features_in_),
-        "feature_names": _plain(getattr(estimator, "feature_names_in_", None)),
+        "feature_names": to_plain(getattr(estimator, "feature_names_in_", None)),
         "seed": estimator.seed_,
         "history": json.loads(estimator.history_.to_json(orient="records", double_precision=15)),
         "collapse": {
@@ -87,20 +89,25 @@ def load_estimator(folder: str | os.PathLike[str], *, device: str = "auto") -> H
     Raises
     ------
     InputError
-        If a file is missing, damaged or of a newer format.
+        If a file is missing, damaged or of a newer format, or if weights and parameters
+        do not belong together.
     """
+    check_device(device)
     folder = Path(folder)
     try:
         described = json.loads((folder / ESTIMATOR_FILE).read_text(encoding="utf-8"))
         state = torch.load(folder / WEIGHTS_FILE, map_location="cpu", weights_only=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"no readable HarmonicVAE in {str(folder)!r}: {error}") from error
-    if described.get("format", 0) > FORMAT:
+        newer = described["format"] > FORMAT
+        if not newer:
+            return _rebuild(described, state, device)
+    except DAMAGE as error:
         raise InputError(
-            f"{str(folder)!r} was written by harmonicvae {described.get('version')} in a newer "
-            "format; update harmonicvae"
-        )
-    return _rebuild(described, state, device)
+            f"no readable HarmonicVAE in {str(folder)!r}: {error!r}; save it again"
+        ) from error
+    raise InputError(
+        f"{str(folder)!r} was written by harmonicvae {described.get('version')} in a newer "
+        "format; update harmonicvae"
+    )
 
 
 def _rebuild(described: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> HarmonicVAE:
@@ -108,25 +115,18 @@ def _rebuild(described: dict[str, Any], state: dict[str, torch.Tensor], device: 
     params = described["parameters"]
     params["hidden_dims"] = tuple(params["hidden_dims"])
     params["reproduction_errors"] = tuple(params["reproduction_errors"])
+    params["device"] = device
+    params["random_state"] = described["seed"]
     estimator = HarmonicVAE(**params)
-    estimator.set_params(device=device, random_state=described["seed"])
-    estimator.n_features_in_ = described["n_features"]
+    estimator.n_features_in_ = check_integer("n_features", described["n_features"], 1)
     if described["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(described["feature_names"], dtype=object)
+    collapse = described["collapse"]
+    if not all(isinstance(value, numbers.Real) for value in collapse.values()):
+        raise InputError(f"collapse must hold numbers, got {collapse!r}")
     estimator.restore(
         state,
-        history=pd.DataFrame(described["history"]),
-        collapse=CollapseDiagnostic(**described["collapse"]),
+        history=history_frame(described["history"]),
+        collapse=CollapseDiagnostic(**collapse),
     )
     return estimator
-
-
-def _plain(value: Any) -> Any:
-    """Turn NumPy scalars and arrays into JSON types."""
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value

@@ -17,6 +17,7 @@ from harmonicvae.report.tables import (
     to_terminal,
     training_table,
 )
+from harmonicvae.report.terminal import summarise
 
 __all__ = [
     "attack_table",
@@ -25,6 +26,7 @@ __all__ = [
     "configuration_table",
     "format_mean_sd",
     "lipschitz_table",
+    "summarise",
     "to_html",
     "to_terminal",
     "training_table",

@@ -5,6 +5,7 @@ from typing import cast
 import pandas as pd
 
 from harmonicvae import names
+from harmonicvae.report.aggregation import mean_and_sd, single_dataset
 from harmonicvae.report.configurations import (
     all_configurations,
     configuration_cells,
@@ -13,7 +14,6 @@ from harmonicvae.report.configurations import (
     study_columns,
 )
 from harmonicvae.report.reference import degradation_reference, load_reference
-from harmonicvae.report.aggregation import mean_and_sd, single_dataset
 
 
 def attack_table(

@@ -7,8 +7,9 @@ from pathlib import Path
 from harmonicvae import names
 from harmonicvae.report.markup import page
 from harmonicvae.report.results import load_results
-from harmonicvae.report.sections import Writer, build_sections
+from harmonicvae.report.sections import build_sections
 from harmonicvae.report.summary import UNKNOWN
+from harmonicvae.report.writer import Writer
 
 
 def write_report(

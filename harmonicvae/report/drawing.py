@@ -16,6 +16,30 @@ GREY = "#6B6B6B"
 INK = "#222222"
 #: Longer series are thinned to about this many points.
 MOST_POINTS = 1500
+#: Settings of every figure, on top of matplotlib's own defaults.
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": "#B5B5B5",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 9.5,
+    "axes.labelsize": 9,
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "image.interpolation": "nearest",
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "path.simplify": True,
+    "savefig.dpi": 130,
+    "svg.hashsalt": "harmonicvae",
+    "text.parse_math": False,
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+}
 
 
 def floats(column: pd.Series) -> np.ndarray:
@@ -111,6 +135,26 @@ def draw_marks(axes: Any, row: int, mark: Mapping[str, float]) -> None:
         value = mark[f"{source}_mean"]
         if np.isfinite(value):
             axes.plot(value, row, marker, color=color, markersize=6, markeredgecolor="white")
+
+
+def draw_brackets(
+    axes: Any,
+    labels: Sequence[str],
+    bounds: Sequence[np.ndarray],
+    marks: Sequence[Mapping[str, float]],
+    limits: tuple[float, float],
+) -> None:
+    """Draw one row a configuration: an interval a model, and the published means."""
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    for row, (intervals, mark) in enumerate(zip(bounds, marks, strict=True)):
+        draw_intervals(axes, row, intervals, limits)
+        draw_marks(axes, row, mark)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
+    axes.grid(False, axis="y")
+    axes.xaxis.set_major_formatter(lambda value, _: power_label(value))
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
 
 
 def attack_parts(

@@ -32,16 +32,15 @@ from harmonicvae.report.drawing import (
     INK,
     MOST_POINTS,
     SERIES,
+    STYLE,
     attack_parts,
     best_bounds,
     dataset_of,
-    draw_intervals,
+    draw_brackets,
     draw_losses,
-    draw_marks,
     draw_phases,
     floats,
     has_values,
-    power_label,
     show_image,
 )
 from harmonicvae.report.panels import (
@@ -52,29 +51,6 @@ from harmonicvae.report.panels import (
 from harmonicvae.report.pictures import as_images, is_curve, log_spectra, tile
 from harmonicvae.report.reference import lipschitz_reference, load_reference
 
-STYLE: dict[str, Any] = {
-    "axes.edgecolor": "#B5B5B5",
-    "axes.grid": True,
-    "axes.labelcolor": "#333333",
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 9.5,
-    "axes.labelsize": 9,
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.6,
-    "image.interpolation": "nearest",
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-    "path.simplify": True,
-    "savefig.dpi": 130,
-    "svg.hashsalt": "harmonicvae",
-    "text.parse_math": False,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
-}
 Drawing = TypeVar("Drawing", bound=Callable[..., Any])
 
 
@@ -251,18 +227,9 @@ def plot_brackets(models: pd.DataFrame, reference: pd.DataFrame | None = None) -
     limits = (float(flat.min()) / 2, float(flat.max()) * 2)
     figure = _figure(9.4, 1.5 + 0.42 * max(map(len, columns.values())))
     for axes, (side, members) in zip(figure.subplots(1, 2), columns.items(), strict=True):
-        axes.set_xscale("log")
-        axes.set_xlim(*limits)
-        for row, pair in enumerate(members):
-            chosen = sides[side].loc[select_models(models, pair).index]
-            draw_intervals(axes, row, chosen.to_numpy(), limits)
-            draw_marks(axes, row, marks[side, pair])
         labels = [_drawable(configuration_label(pair)) for pair in members]
-        axes.set_yticks(range(len(members)), labels)
-        axes.set_ylim(len(members) - 0.4, -0.6)
-        axes.grid(False, axis="y")
-        axes.xaxis.set_major_formatter(lambda value, _: power_label(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: "")
+        bounds = [sides[side].loc[select_models(models, pair).index].to_numpy() for pair in members]
+        draw_brackets(axes, labels, bounds, [marks[side, pair] for pair in members], limits)
         axes.set_title(f"{side}: ℓ2 Lipschitz constant")
     handles = [
         Line2D([], [], color=SERIES[0], marker="|", markersize=7, linewidth=2),

@@ -5,6 +5,7 @@ import re
 import pandas as pd
 
 from harmonicvae import names
+from harmonicvae.report.aggregation import mean_and_sd, single_dataset
 from harmonicvae.report.configurations import (
     configuration_cells,
     require_columns,
@@ -12,7 +13,6 @@ from harmonicvae.report.configurations import (
     study_columns,
 )
 from harmonicvae.report.reference import lipschitz_reference, load_reference
-from harmonicvae.report.aggregation import mean_and_sd, single_dataset
 
 #: Methods that come first in the Lipschitz table, in this order.
 METHOD_ORDER = ("norm_product", "eclipse_fast")

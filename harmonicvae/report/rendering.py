@@ -134,7 +134,14 @@ def _width(text: str) -> int:
     return sum(_columns_of(character) for character in text)
 
 
-def _cut(text: str, limit: int) -> str:
+def cut_to_width(text: str, limit: int) -> str:
+    """Return text of at most ``limit`` terminal columns, control characters as "?".
+
+    Examples
+    --------
+    >>> cut_to_width("decoder", 4)
+    'dec…'
+    """
     text = "".join(c if unicodedata.category(c)[0] != "C" else "?" for c in text)
     if _width(text) <= limit:
         return text
@@ -147,8 +154,8 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _text_column(name: str, cells: Sequence[str], limit: int) -> Column:
-    heading = [_cut(part, limit) for part in re.findall(r"[^ -]+-?|-", name) or [""]]
-    cells = [_cut(cell.replace(" ± ", "±"), limit) for cell in cells]
+    heading = [cut_to_width(part, limit) for part in re.findall(r"[^ -]+-?|-", name) or [""]]
+    cells = [cut_to_width(cell.replace(" ± ", "±"), limit) for cell in cells]
     room = max([_width(part) for part in [*heading, *cells]])
     lines = heading[:1]
     for part in heading[1:]:

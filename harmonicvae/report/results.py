@@ -26,6 +26,7 @@ TEXT_COLUMNS = (
     "norm",
     "scope",
     "phase",
+    "split",
 )
 
 

@@ -1,67 +1,30 @@
 """The sections of the report, each from the results alone."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report import figures, markup, tables
-from harmonicvae.report.configurations import all_configurations, configuration_label, select_models
-from harmonicvae.report.pictures import is_curve
-from harmonicvae.report.results import Results
-from harmonicvae.report.summary import UNKNOWN, definition_parts, failed_models, summary_parts
+from harmonicvae.report.drawing import has_values
+from harmonicvae.report.samples import attack_parts, reconstruction_parts
+from harmonicvae.report.summary import (
+    attacked_rows,
+    collapsed_models,
+    definition_parts,
+    evaluated_rows,
+    failed_models,
+    failure_lines,
+    summary_parts,
+)
+from harmonicvae.report.writer import Writer
 
 SLOPE_NOTE = (
     "The reproduction's values were computed with an activation slope up to 1 (a sigmoid's is at "
     "most ¼: a factor of up to 64 over three hidden layers) and are, as the paper's, shown as "
     "published."
 )
-
-
-@dataclass(frozen=True)
-class Writer:
-    """Results, and where the tables and figures of their report are written.
-
-    Parameters
-    ----------
-    results : Results
-        What the report is about.
-    tables, figures : Path
-        Existing folders.
-    spectra : bool
-        Whether spectra are drawn beside reconstructions.
-    """
-
-    results: Results
-    tables: Path
-    figures: Path
-    spectra: bool = False
-
-    def table(self, name: str, table: pd.DataFrame, caption: str, *, row_headers: int = 1) -> str:
-        """Write a table as CSV file and return it as HTML."""
-        table.to_csv(self.tables / f"{name}.csv", index=False, lineterminator="\n")
-        return markup.table_block(table, caption, row_headers=row_headers)
-
-    def figure(
-        self,
-        name: str,
-        draw: Callable[[], Any],
-        alt: str,
-        caption: str = "",
-        *,
-        vector: bool = True,
-        wide: bool = False,
-    ) -> str:
-        """Write a figure as SVG and PNG and return it as HTML, or why it could not be drawn."""
-        try:
-            svg, png = figures.save(draw(), self.figures / name)
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            return markup.paragraph(f"{caption or alt}: not drawn; {error}", "note")
-        return markup.picture(svg if vector else png, alt, caption, wide=wide)
 
 
 def build_sections(writer: Writer) -> dict[str, str]:
@@ -71,7 +34,7 @@ def build_sections(writer: Writer) -> dict[str, str]:
         "Failures": _failures,
         "Configurations": _configurations,
         "Training": _training,
-        "Reconstructions": _reconstructions,
+        "Reconstructions": reconstruction_parts,
         "Lipschitz constants": _lipschitz,
         "Attacks": _attacks,
         "Collapse": _collapse,
@@ -87,10 +50,11 @@ def build_sections(writer: Writer) -> dict[str, str]:
 
 
 def _failures(writer: Writer) -> Iterator[str]:
-    failed = failed_models(writer.results.study)
+    failed = failed_models(writer.results)
     if not failed:
         return
-    yield markup.paragraph(f"Failed, and missing from every table below: {len(failed)}.", "warning")
+    for text in failure_lines(failed):
+        yield markup.paragraph(f"{text}.", "warning")
     yield writer.table("failures", pd.DataFrame(failed), "Models that failed, and why")
 
 
@@ -112,66 +76,21 @@ def _training(writer: Writer) -> Iterator[str]:
         yield markup.paragraph("No model was trained.", "note")
         return
     table = tables.training_table(results.models)
-    yield writer.table("training", table, "Fit, mean ± sd over models", row_headers=2)
+    yield writer.table(
+        "training", table, "Fit on the validation samples, mean ± sd over models", row_headers=2
+    )
     if names.FILE_HISTORY in results.problems:
         yield markup.paragraph(f"No loss curves: {results.problems[names.FILE_HISTORY]}", "note")
         return
+    validated = has_values(results.history, names.VALID_LOSS)
+    drawn = "Training and validation loss" if validated else "Training loss"
     yield writer.figure(
         "losses",
         lambda: figures.plot_losses(results.history, results.models),
-        "Training and validation loss over epochs, one panel a configuration",
-        "Loss over epochs; one colour a model (seed).",
+        f"{drawn} over epochs, one panel a configuration",
+        f"{drawn} over epochs; one colour a model (seed).",
         wide=True,
     )
-
-
-def _reconstructions(writer: Writer) -> Iterator[str]:
-    results = writer.results
-    if results.models.empty:
-        yield markup.paragraph("No model was trained.", "note")
-        return
-    kind = "Curves f over t" if is_curve(results.image_shape) else "Validation samples"
-    yield markup.paragraph(
-        f"{kind} and what the decoder makes of their mean codes (nothing is sampled). "
-        + ("Both are drawn over the original t." if is_curve(results.image_shape) else "")
-    )
-    position = 0
-    for configuration in _grid(results):
-        yield markup.heading(configuration_label(configuration))
-        drawn = []
-        for row in select_models(results.models, configuration).to_dict("records"):
-            position += 1
-            drawn.append(_model_figures(writer, row, f"{position:02d}"))
-        for kind_of_figure in zip(*drawn, strict=True):
-            yield markup.gallery(kind_of_figure)
-
-
-def _model_figures(writer: Writer, row: dict[Any, Any], number: str) -> list[str]:
-    results, model = writer.results, str(row[names.MODEL])
-    label = f"{model}, seed {row.get(names.SEED, UNKNOWN)}"
-    shape, vector = results.image_shape, is_curve(results.image_shape)
-
-    def draw(plot: Callable[..., Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            arrays = results.arrays(model)
-            return plot(arrays["originals"], arrays["reconstructions"], shape)
-
-        return run
-
-    parts = [
-        writer.figure(
-            f"reconstructions-{number}",
-            draw(figures.plot_reconstructions),
-            f"Originals and reconstructions of {label}",
-            label,
-            vector=vector,
-        )
-    ]
-    if writer.spectra and not vector:
-        alt = f"Spectra of originals and reconstructions of {label}"
-        name = f"spectra-{number}"
-        parts.append(writer.figure(name, draw(figures.plot_spectra), alt, alt, vector=False))
-    return parts
 
 
 def _lipschitz(writer: Writer) -> Iterator[str]:
@@ -183,6 +102,12 @@ def _lipschitz(writer: Writer) -> Iterator[str]:
         caption = "ℓ2 Lipschitz constants, mean ± sd over models, beside the published values"
         yield writer.table("lipschitz", table, caption, row_headers=3)
         yield from _unsound(table)
+        rows = evaluated_rows(results.study)
+        if rows:
+            yield markup.paragraph(
+                f"The points of the lower bounds were taken from {rows}; an upper bound holds for "
+                "every input."
+            )
         if table["reproduction_mean"].notna().any():
             yield markup.paragraph(SLOPE_NOTE)
         yield writer.figure(
@@ -222,10 +147,16 @@ def _attacks(writer: Writer) -> Iterator[str]:
     except InputError as error:
         yield markup.paragraph(f"No attack: {error}", "note")
         return
+    if table.empty:
+        yield markup.paragraph("No attack on any of the models.", "note")
+        return
     yield markup.paragraph(
         "Largest damage ‖g(p(x+δ)) − g(p(x))‖₂ found over ‖δ‖₂ ≤ C; a stronger attack may find "
         "more, so each number is a lower bound on the maximum."
     )
+    rows = attacked_rows(results)
+    if rows:
+        yield markup.paragraph(f"Attacked: {rows}.")
     caption = "Maximum-damage attack, mean ± sd over models of the mean over images"
     yield writer.table("attacks", table, caption, row_headers=4)
     if "bound_ratio_max" in table and (table["bound_ratio_max"] > 1 + 1e-6).any():
@@ -238,24 +169,7 @@ def _attacks(writer: Writer) -> Iterator[str]:
             "Table 4's values are of one image and a model with σ = 1.0; the reproduction's "
             "follows the formula mean(log|a−b| / log|a|), which is no likelihood."
         )
-    panels = [
-        _attack_figure(writer, configuration, f"attack-{number:02d}")
-        for number, configuration in enumerate(_grid(results), start=1)
-    ]
-    yield "".join(panels) if is_curve(results.image_shape) else markup.gallery(panels)
-
-
-def _attack_figure(writer: Writer, configuration: Any, name: str) -> str:
-    results = writer.results
-    model = str(select_models(results.models, configuration)[names.MODEL].iloc[0])
-    label = f"{configuration_label(configuration)}: {model}"
-
-    def draw() -> Any:
-        return figures.plot_attack(results.arrays(model), results.image_shape)
-
-    alt = f"Original and attacked inputs, their decodings and differences, {label}"
-    curve = is_curve(results.image_shape)
-    return writer.figure(name, draw, alt, label, vector=curve, wide=curve)
+    yield from attack_parts(writer)
 
 
 def _collapse(writer: Writer) -> Iterator[str]:
@@ -265,7 +179,7 @@ def _collapse(writer: Writer) -> Iterator[str]:
         yield markup.paragraph("No collapse diagnostic was computed in this study.", "note")
         return
     if names.COLLAPSED in table:
-        count = int((table[names.COLLAPSED] == True).sum())  # noqa: E712 (None may be among them)
+        count = collapsed_models(models)
         kind = "warning" if count else "note"
         yield markup.paragraph(f"{count} of {len(table)} models collapsed.", kind)
     yield markup.paragraph(
@@ -287,9 +201,3 @@ def _load(writer: Writer) -> Iterator[str]:
         "CPU use and memory over the study; colours are its phases.",
         wide=True,
     )
-
-
-def _grid(results: Results) -> list[Any]:
-    if results.models.empty:
-        return []
-    return all_configurations(tables.study_columns(results.models))

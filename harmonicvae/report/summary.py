@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from harmonicvae import names
 from harmonicvae.report import markup
@@ -13,19 +14,29 @@ from harmonicvae.report.formatting import format_number
 from harmonicvae.report.results import Results
 
 UNKNOWN = "not recorded"
+#: Step of a failure → what it means for the tables.
+FAILED_STEPS = {
+    "training": "failed in training: in no table of results",
+    "evaluation": "trained, but not evaluated: in the training tables, without Lipschitz bounds "
+    "and attacks",
+    UNKNOWN: "failed at a step that was not recorded: in no table of results",
+}
 
 
 def summary_parts(results: Results) -> Iterator[str]:
     """Return the parts of the first section: what was run, where, and how to repeat it."""
     study = results.study
+    missing = study.get("missing_images")
+    absent = _is_count(missing) and {"Missing images": f"{missing} listed, but not in the folder"}
     yield markup.facts(
         {
             "Data set": _text(study, names.DATASET)
             + f", {_text(study, 'n_train')} training and {_text(study, 'n_validation')} "
             + f"validation samples of shape {_shape(results.image_shape)}",
+            **(absent or {}),
             "Data digest": _text(study, "data_digest"),
             "Preset": f"{_text(study, 'preset')}, {_text(study, 'epochs')} epochs",
-            "Models": f"{len(results.models)} trained, {len(failed_models(study))} failed",
+            "Models": _model_counts(results),
             "Seeds": _text(study, "seeds"),
             "Started": _text(study, "started"),
             "Wall time": _duration(study.get("wall_seconds")),
@@ -63,9 +74,14 @@ def definition_parts(results: Results) -> Iterator[str]:
             "Estimate": "No guarantee in either direction; never called a bound.",
             "Mean ± sd": "Over the n models (seeds) of a configuration, sd with n − 1; “–” where "
             "one model allows none or nothing was measured.",
-            "ELBO": "Mean per sample of log N(x; g(z), 1) − KL, in nats, larger is better. The "
-            f"constant −(d/2)·log 2π ({constant}) is included. With σ_enc fixed, the loss is "
-            "not comparable between values of σ_enc.",
+            "Training loss": "‖x − g(z)‖² + KL per sample, the mean over a batch and over the "
+            "batches of an epoch, one code z drawn a sample. Up to a constant the negative ELBO of "
+            "a decoder of variance ½, so not the negative of the ELBO below. KL is larger for a "
+            "smaller σ_enc: not comparable between values of σ_enc.",
+            "ELBO": "For a decoder of unit variance: log N(x; g(z), I) − KL in nats per sample, "
+            "the mean over codes z and validation samples; larger is better. The constant "
+            f"−(d/2)·log 2π ({constant}) is included.",
+            "Squared error": "‖x − g(p(x))‖² per sample, mean over the validation samples.",
             "Decoding variance ratio": "Variance of the decoded means over the data, summed over "
             "outputs, divided by that of the data.",
             "Active units": "Latent units whose mean has a variance > 0.01 over the data.",
@@ -79,17 +95,90 @@ def definition_parts(results: Results) -> Iterator[str]:
     )
 
 
-def failed_models(study: dict[str, Any]) -> list[dict[str, str]]:
-    """Return model and reason of every failure in study.json."""
-    failures = study.get("failures")
-    if not isinstance(failures, list):
-        return []
+def failed_models(results: Results) -> list[dict[str, str]]:
+    """Return model, step and reason of every failure in study.json.
+
+    The step is "training" or "evaluation".  Where the file does not say, it is
+    "evaluation" for a model that stands in models.csv, else "not recorded".
+    """
+    failures = results.study.get("failures")
+    trained = set(results.models[names.MODEL])
+    found = []
+    for failure in failures if isinstance(failures, list) else []:
+        entry = failure if isinstance(failure, dict) else {"reason": failure}
+        model, step = (_plain(entry.get(key, UNKNOWN)) for key in ("model", "step"))
+        if step not in ("training", "evaluation"):
+            step = "evaluation" if model in trained else UNKNOWN
+        found.append({"model": model, "step": step, "reason": _plain(entry.get("reason", UNKNOWN))})
+    return found
+
+
+def failure_lines(failed: list[dict[str, str]]) -> list[str]:
+    """Return how many models failed at each step, and what it means for the tables.
+
+    Examples
+    --------
+    >>> failure_lines([{"model": "a", "step": "training", "reason": "loss is NaN"}])
+    ['1 model failed in training: in no table of results']
+    """
+    steps = [failure["step"] for failure in failed]
     return [
-        {key: _plain(failure.get(key, UNKNOWN)) for key in ("model", "reason")}
-        if isinstance(failure, dict)
-        else {"model": UNKNOWN, "reason": _plain(failure)}
-        for failure in failures
+        f"{steps.count(step)} model{'s' if steps.count(step) > 1 else ''} {text}"
+        for step, text in FAILED_STEPS.items()
+        if step in steps
     ]
+
+
+def evaluated_rows(study: dict[str, Any]) -> str:
+    """Return the rows handed to the evaluation as text, "" if study.json does not say.
+
+    Examples
+    --------
+    >>> evaluated_rows({"evaluation_rows": {"validation": 1, "training": 1023}})
+    '1 validation row and 1023 training rows'
+    """
+    rows = study.get("evaluation_rows")
+    return _row_counts(rows, "row") if isinstance(rows, dict) else ""
+
+
+def attacked_rows(results: Results) -> str:
+    """Return the attacked images as text, by split if it is known, "" if nothing is."""
+    attacks = results.attacks
+    if {"split", names.MODEL, names.IMAGE} <= set(attacks.columns):
+        images = attacks.drop_duplicates([names.MODEL, names.IMAGE])
+        splits = images["split"].replace("train", "training")
+        counts = splits.groupby(images[names.MODEL]).value_counts().unstack(fill_value=0)
+        text = _row_counts({str(name): int(counts[name].max()) for name in counts}, "row")
+        return f"{text} with each model" if text else ""
+    rows = evaluated_rows(results.study)
+    return f"evenly spaced ones of {rows}" if rows else ""
+
+
+def collapsed_models(models: pd.DataFrame) -> int:
+    """Return how many models collapsed, 0 if there is no diagnostic."""
+    if names.COLLAPSED not in models:
+        return 0
+    return int((models[names.COLLAPSED] == True).sum())  # noqa: E712 (None may be among them)
+
+
+def _model_counts(results: Results) -> str:
+    steps = [failure["step"] for failure in failed_models(results)]
+    failed, unevaluated = len(steps) - steps.count("evaluation"), steps.count("evaluation")
+    text = f"{len(results.models)} trained, {failed} failed"
+    return f"{text}; {unevaluated} of those trained could not be evaluated" if unevaluated else text
+
+
+def _row_counts(counts: dict[str, Any], noun: str) -> str:
+    """Return "1 validation row and 7 training rows"; what is 0 or no number is left out."""
+    return " and ".join(
+        f"{counts[split]} {split} {noun}{'s' if counts[split] != 1 else ''}"
+        for split in ("validation", "training")
+        if _is_count(counts.get(split))
+    )
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _plain(value: object) -> str:

@@ -8,6 +8,7 @@ that of the sample (ddof 1) over models, and NaN for a single one.
 import pandas as pd
 
 from harmonicvae import names
+from harmonicvae.report.aggregation import mean_and_sd
 from harmonicvae.report.attack_tables import attack_table
 from harmonicvae.report.configurations import (
     all_configurations,
@@ -19,7 +20,6 @@ from harmonicvae.report.configurations import (
 from harmonicvae.report.formatting import format_mean_sd, format_number, presentation
 from harmonicvae.report.lipschitz_tables import bounds_table, lipschitz_methods, lipschitz_table
 from harmonicvae.report.rendering import to_html, to_terminal
-from harmonicvae.report.aggregation import mean_and_sd
 
 __all__ = [
     "attack_table",
@@ -36,6 +36,7 @@ __all__ = [
     "to_terminal",
     "training_table",
 ]
+
 
 def configuration_table(models: pd.DataFrame) -> pd.DataFrame:
     """Return which configurations were trained, how often and for how long.

@@ -15,7 +15,7 @@ from harmonicvae.datasets.scaled import ScaledImages
 from harmonicvae.exceptions import DivergenceError, InputError
 from harmonicvae.models import EpochHook, HarmonicVAE, load_estimator, save_estimator
 from harmonicvae.models.batches import RowBatches
-from harmonicvae.models.net import StudyLoss
+from harmonicvae.models.loss import StudyLoss
 
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
 
@@ -140,7 +140,7 @@ def loss_terms(switches, noisy_target=False, input_noise_std=0.0, encoder_std=0.
 
     x = torch.arange(12.0).reshape(4, 3)
     generator = torch.Generator().manual_seed(0)
-    loss, squared, kl = criterion(Identity(), x, generator, training=True)
+    loss, squared, kl, _ = criterion(Identity(), x, generator, training=True)
     return x, recorded, loss.item(), squared.item(), kl.item()
 
 

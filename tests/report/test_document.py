@@ -13,7 +13,14 @@ import pytest
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report import lipschitz_table, write_report
-from tests.report.result_folders import NASTY, SEEDS, build_attacks, build_models, write_results
+from tests.report.result_folders import (
+    NASTY,
+    SEEDS,
+    build_attacks,
+    build_history,
+    build_models,
+    write_results,
+)
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 SECTIONS = [
@@ -217,7 +224,57 @@ def test_study_without_models_still_has_its_failures(make_results):
     page = read(write_report(make_results(**small(study=study, models=b""))))
     assert "loss is NaN" in page.text
     assert "No model was trained." in page.text
-    assert "missing from every table below: 3" in page.text
+    assert "3 models failed at a step that was not recorded: in no table" in page.text
+    assert "0 trained, 3 failed" in page.text
+
+
+def test_failures_of_evaluation_and_of_training_are_told_apart(make_results):
+    models = build_models("sinc", SEEDS[:1], nasty=False)
+    failures = [
+        {"model": "model-00", "reason": "no bound", "step": "evaluation"},
+        {"model": "model-01", "reason": "an older file: it is in models.csv"},
+        {"model": "absent", "reason": "loss is NaN", "step": "training"},
+    ]
+    options = small(models=models, study={"failures": failures}, arrays=False)
+    page = read(write_report(make_results(**options)))
+    assert "5 trained, 1 failed; 2 of those trained could not be evaluated" in page.text
+    assert "1 model failed in training: in no table" in page.text
+    assert "2 models trained, but not evaluated: in the training tables" in page.text
+    assert "not recorded: in no table" not in page.text
+
+
+def test_rows_of_the_evaluation_and_missing_images_are_said(make_results, reports):
+    study = {"evaluation_rows": {"validation": 1, "training": 1023}, "missing_images": 17}
+    attacks = build_attacks(build_models("sinc", SEEDS[:1], nasty=False), images=4)
+    attacks["split"] = np.where(attacks["image"] == 0, "validation", "train")
+    page = read(write_report(make_results(**small(study=study, attacks=attacks, arrays=False))))
+    assert "lower bounds were taken from 1 validation row and 1023 training rows" in page.text
+    assert "Attacked: 1 validation row and 3 training rows with each model." in page.text
+    assert "17 listed, but not in the folder" in page.text
+    silent = read(reports["sinc"][1]).text
+    assert "Missing images" not in silent
+    assert "Attacked:" not in silent
+
+
+@pytest.mark.parametrize("missing", [0, True, "many", None])
+def test_no_missing_images_are_not_mentioned(make_results, missing):
+    options = small(arrays=False, study={"missing_images": missing})
+    assert "Missing images" not in read(write_report(make_results(**options))).text
+
+
+def test_losses_are_named_as_drawn(make_results, reports):
+    alone = build_history(build_models("sinc", SEEDS[:1], nasty=False)).drop(columns="valid_loss")
+    page = read(write_report(make_results(**small(history=alone, arrays=False))))
+    assert "validation loss" not in " ".join(page.values("alt")) + page.text
+    assert [alt for alt in page.values("alt") if alt.startswith("Training loss over epochs")]
+    both = " ".join(read(reports["sinc"][1]).values("alt"))
+    assert "Training and validation loss over epochs" in both
+
+
+def test_several_models_a_configuration_stand_under_its_heading(make_results, reports):
+    page = read(write_report(make_results(**small(seeds=SEEDS[:2]))))
+    assert page.text.count("σ_enc = 1, σ_N = 0; seed") == 0
+    assert read(reports["sinc"][1]).text.count(f"σ_enc = 1, σ_N = 0; seed {SEEDS[0]}") == 1
 
 
 def test_missing_columns_and_odd_numbers_are_survived(make_results):

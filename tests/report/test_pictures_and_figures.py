@@ -107,6 +107,18 @@ def test_losses_are_those_of_the_models():
     np.testing.assert_allclose(panel.lines[1].get_ydata(), first["valid_loss"])
 
 
+def test_training_loss_alone_has_no_legend_and_whole_epochs():
+    history = build_history(MODELS, epochs=7).drop(columns="valid_loss")
+    figure = figures.plot_losses(history, MODELS)
+    assert not figure.legends
+    assert figure.get_supylabel() == "training loss per sample"
+    for axes in figure.axes:
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    below = [axes.xaxis.get_tick_params()["labelbottom"] for axes in figure.axes]
+    assert below == [False, False, True, True, True, True]
+    assert len(figures.plot_losses(build_history(MODELS), MODELS).legends) == 1
+
+
 def test_dollar_signs_and_unknown_glyphs_are_drawn_as_text(tmp_path, recwarn):
     load = build_load(8).assign(
         phase=["$\\frac{", "日本", "\x1b[31m", "", "$\\frac{$", "x" * 500, "b", "c"]

@@ -150,6 +150,17 @@ def test_missing_configuration_column_is_named(missing):
             build(MODELS.drop(columns=missing))
 
 
+def test_quantities_without_any_value_are_left_out():
+    models = MODELS.copy()
+    models[[name for name in models if "l2_encoder" in name]] = np.nan
+    models[names.lipschitz_upper("decoder", "norm_product")] = np.nan
+    table = tables.lipschitz_table(models)
+    assert set(table["side"]) == {"decoder"}
+    assert "upper_norm_product_mean" not in table
+    models[[name for name in models if name.startswith("lipschitz")]] = np.nan
+    assert tables.lipschitz_table(models).empty
+
+
 def test_absent_results_give_empty_tables():
     plain = MODELS[list(names.PARAMETER_COLUMNS)]
     assert tables.lipschitz_table(plain).empty

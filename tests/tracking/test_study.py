@@ -340,11 +340,13 @@ def test_an_interrupted_study_leaves_no_run_open(store, tmp_path, number):
         str(tmp_path / "out"),
     ]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    marks = tmp_path / "out" / "progress"
     for _ in range(240):
-        if marks.exists() and any(marks.iterdir()):
+        if any(tmp_path.glob(".out.*.partial/progress/*")):
             break
         time.sleep(0.5)
+    else:
+        process.kill()
+        pytest.fail("training never started")
     process.send_signal(number)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -353,6 +355,7 @@ def test_an_interrupted_study_leaves_no_run_open(store, tmp_path, number):
     found = MlflowClient().search_runs([experiment.experiment_id])
     assert len(found) == 6
     assert {run.info.status for run in found} == {"KILLED"}
+    assert not list(tmp_path.iterdir())  # no half-made results
 
 
 # ----------------------------------------------------------------------- mlflow run
