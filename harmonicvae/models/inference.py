@@ -59,7 +59,8 @@ class FittedVAE(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray of shape (n, latent_dim)
-            float32 for float32 samples and 8-bit images, else float64; computed in float64.
+            float32 for float32 arrays and 8-bit images, else float64 (also for lists and
+            pandas' nullable columns); computed in float64.
         """
         check_is_fitted(self)
         rows = check_rows(self, X, reset=False, dtype=_KEPT_TYPES)

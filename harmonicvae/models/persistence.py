@@ -124,6 +124,8 @@ def _rebuild(described: dict[str, Any], state: dict[str, torch.Tensor], device: 
     collapse = described["collapse"]
     if not all(isinstance(value, numbers.Real) for value in collapse.values()):
         raise InputError(f"collapse must hold numbers, got {collapse!r}")
+    if not all(isinstance(row, dict) for row in described["history"]):
+        raise InputError("history must be a list of objects, one an epoch")
     estimator.restore(
         state,
         history=history_frame(described["history"]),

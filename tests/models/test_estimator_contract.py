@@ -151,6 +151,13 @@ def test_global_generators_stay_untouched(digits):
         ("reproduction_errors", "kl_form"),
         ("reproduction_errors", ("slope_one",)),
         ("device", "abacus"),
+        ("device", "meta"),
+        ("device", "mps"),
+        ("device", "cuda:99"),
+        ("activation", ["tanh"]),
+        ("reproduction_errors", [["kl_form"]]),
+        ("reproduction_errors", [1]),
+        ("reproduction_errors", 5),
     ],
 )
 def test_bad_parameters_are_named(digits, parameter, value):

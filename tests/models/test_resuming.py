@@ -105,7 +105,9 @@ SCHEDULES = {
     "cyclic": lambda: LRScheduler(
         "CyclicLR", base_lr=1e-4, max_lr=1e-2, step_size_up=5, step_every="batch"
     ),
-    "one_cycle": lambda: LRScheduler("OneCycleLR", max_lr=1e-2, total_steps=24, step_every="batch"),
+    "one_cycle": lambda: LRScheduler(
+        torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-2, total_steps=24, step_every="batch"
+    ),
     "own": Anneal,
     "freezer": lambda: Freezer("encoder*"),
     "initializer": lambda: Initializer("decoder*", fn=torch.nn.init.normal_, at=4),
