@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def evaluate_one(
     client.set_tag(run_id, names.TAG_MODEL, model_uri)
     with tempfile.TemporaryDirectory() as folder:
         job = Evaluation(
-            model=model_uri,
+            model="model",
             model_uri=model_uri,
             evaluators=evaluators,
             data=data,
@@ -101,13 +100,9 @@ def evaluate_one(
             run_id=run_id,
             folder=folder,
         )
-        try:
-            outcome = evaluate_job(replace(job, model="model"))
-        except KeyboardInterrupt:
-            runs.end_run(store, run_id, "KILLED", "interrupted by the user")
-            raise
-    status = "FAILED" if outcome.failure else "FINISHED"
-    runs.end_run(store, run_id, status, outcome.failure or None)
+        outcome = evaluate_job(job)  # ends the run if it fails
+    if not outcome.failure:
+        runs.end_run(store, run_id, "FINISHED")
     return outcome
 
 
