@@ -24,7 +24,7 @@ from harmonicvae.reproduction import (
     check_reproduction_errors,
 )
 from harmonicvae.result_folder import check_output, check_report_output
-from harmonicvae.tracking import runs, steps
+from harmonicvae.tracking import runs, steps, stores
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
 #: CelebA's partition lists more images than many copies hold; absent ones are counted.
@@ -35,7 +35,7 @@ def run_study(parsed: argparse.Namespace) -> int:
     """Run the study, or with the verb "sweep" its training part only."""
     plan = study_plan(parsed)
     output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
-    store = runs.open_store(parsed.experiment or None)
+    store = stores.open_store(parsed.experiment or None)
     run_id = runs.adopt_run(store, f"{plan.data.name} {parsed.verb}", "study")
     store = replace(store, parent_run_id=run_id)
     with runs.finishing(store, run_id):

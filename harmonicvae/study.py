@@ -23,8 +23,8 @@ from harmonicvae.result_folder import WRITTEN_BY, building, check_output
 from harmonicvae.tracking import parallel
 from harmonicvae.tracking.jobs import Evaluation, Outcome
 from harmonicvae.tracking.load import MachineLoad
-from harmonicvae.tracking.runs import public_uri
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
+from harmonicvae.tracking.stores import public_uri
 
 #: Seeds of the original study.
 STUDY_SEEDS = (14609714069366804553, 10209623728859046282, 13978253786968215756)

@@ -6,20 +6,16 @@ model_type="vae", evaluators=["lipschitz", "max_damage"], evaluator_config={...}
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.models.evaluation import EvaluationArtifact, EvaluationResult, ModelEvaluator
+from mlflow.models.evaluation import EvaluationResult, ModelEvaluator
 
 from harmonicvae import names
 from harmonicvae.attacks import ATTACKS, attack
@@ -34,42 +30,9 @@ from harmonicvae.lipschitz import METHODS, bound, lower_bound
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import AttackResult, Bound, Bracket
 from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
+from harmonicvae.tracking.artifacts import store_artifacts
 from harmonicvae.tracking.runs import log_metrics
 from harmonicvae.tracking.specs import StoreSpec
-
-
-class TableArtifact(EvaluationArtifact):
-    """A DataFrame, stored as CSV."""
-
-    def _save(self, output_artifact_path: str) -> None:
-        self._content.to_csv(output_artifact_path, index=False)
-
-    def _load_content_from_file(self, local_artifact_path: str) -> pd.DataFrame:
-        self._content = pd.read_csv(local_artifact_path)
-        return self._content
-
-
-class ArraysArtifact(EvaluationArtifact):
-    """Named arrays, stored as NPZ."""
-
-    def _save(self, output_artifact_path: str) -> None:
-        np.savez_compressed(output_artifact_path, **self._content)
-
-    def _load_content_from_file(self, local_artifact_path: str) -> dict[str, np.ndarray]:
-        with np.load(local_artifact_path) as stored:
-            self._content = dict(stored)
-        return self._content
-
-
-class JsonArtifact(EvaluationArtifact):
-    """Plain values, stored as JSON."""
-
-    def _save(self, output_artifact_path: str) -> None:
-        Path(output_artifact_path).write_text(json.dumps(self._content), encoding="utf-8")
-
-    def _load_content_from_file(self, local_artifact_path: str) -> Any:
-        self._content = json.loads(Path(local_artifact_path).read_text(encoding="utf-8"))
-        return self._content
 
 
 class VAEEvaluator(ModelEvaluator):
@@ -114,7 +77,7 @@ class VAEEvaluator(ModelEvaluator):
         store = StoreSpec(tracking_uri=mlflow.get_tracking_uri(), experiment_id="")
         finite = {key: value for key, value in metrics.items() if np.isfinite(value)}
         log_metrics(store, run_id, finite, model_id=model_id)
-        return EvaluationResult(metrics, _store_artifacts(run_id, contents))
+        return EvaluationResult(metrics, store_artifacts(run_id, contents))
 
     def _options(self, config: Any) -> dict[str, Any]:
         """Return the options with defaults filled in, refusing unknown ones."""
@@ -354,18 +317,3 @@ def _estimator(model: Any) -> Any:
             f"{type(model).__name__}; store it with harmonicvae.tracking.registry.log_model"
         ) from error
     return estimator
-
-
-def _store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, EvaluationArtifact]:
-    """Write contents as artifacts of the run."""
-    client, artifacts = MlflowClient(), {}
-    kinds: dict[str, Any] = {".csv": TableArtifact, ".npz": ArraysArtifact, ".json": JsonArtifact}
-    base = client.get_run(run_id).info.artifact_uri
-    with tempfile.TemporaryDirectory() as folder:
-        for path, content in contents.items():
-            artifact = kinds[Path(path).suffix](f"{base}/{path}", content)
-            local = Path(folder) / Path(path).name
-            artifact._save(str(local))
-            client.log_artifact(run_id, str(local), str(Path(path).parent))
-            artifacts[path] = artifact
-    return artifacts

@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError, TrackingError
-from harmonicvae.tracking import parallel, registry, runs
+from harmonicvae.tracking import parallel, registry, runs, stores
 from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -27,7 +27,7 @@ def train_one(
     spec : ModelSpec
     data : DataSpec
     experiment : str or None
-        Name; None as in :func:`harmonicvae.tracking.runs.open_store`.
+        Name; None as in :func:`harmonicvae.tracking.stores.open_store`.
     device : str
 
     Returns
@@ -40,7 +40,7 @@ def train_one(
     TrackingError
         If training or registration failed; the run says why.
     """
-    store = runs.open_store(experiment)
+    store = stores.open_store(experiment)
     run_id = runs.adopt_run(store, spec.name, "model")
     with runs.finishing(store, run_id), tempfile.TemporaryDirectory() as folder:
         registry.ensure_registered_model(store, spec.registered_name)
@@ -84,7 +84,7 @@ def evaluate_one(
     TrackingError
         If there is no such model.
     """
-    store = runs.open_store(experiment)
+    store = stores.open_store(experiment)
     data = data or trained_on(model_uri)
     name = f"{'+'.join(evaluators)} {model_uri}"
     run_id = runs.adopt_run(store, name, "evaluation")
@@ -148,7 +148,7 @@ def _study_run(run_id: str) -> str:
 
 def log_report(folder: Path) -> None:
     """Log a report's folder into the run of ``mlflow run``, if there is one."""
-    run_id, client = runs.outer_run_id(), MlflowClient()
+    run_id, client = stores.outer_run_id(), MlflowClient()
     if run_id is None:
         return
     client.log_artifact(run_id, str(folder / names.FILE_REPORT), names.ARTIFACT_REPORT)

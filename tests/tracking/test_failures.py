@@ -14,7 +14,7 @@ from harmonicvae import names, study
 from harmonicvae.cli import main
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.result_folder import building, check_output
-from harmonicvae.tracking import parallel, registry, runs
+from harmonicvae.tracking import parallel, registry, runs, stores
 from harmonicvae.tracking.jobs import Outcome
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -58,7 +58,7 @@ def die_or_return(task):
 
 
 def test_a_dead_worker_loses_its_own_job_only(store):
-    opened = runs.open_store("dead")
+    opened = stores.open_store("dead")
     labels = ["a", "b", "mortal", "c", "mortal too", "d"]
     tasks = [Task(label, runs.create_run(opened, label, "model"), opened) for label in labels]
     outcomes = {item.model: item for item in parallel.run_jobs(die_or_return, tasks, 2)}
@@ -81,7 +81,7 @@ def test_jobs_of_one_process_run_here(store):
 
 
 def test_an_interrupt_while_runs_are_created_leaves_none_open(store, monkeypatch):
-    opened = runs.open_store("created")
+    opened = stores.open_store("created")
     created, real = [], runs.create_run
 
     def create_two(*arguments, **options):
@@ -105,7 +105,7 @@ def test_an_interrupt_while_runs_are_created_leaves_none_open(store, monkeypatch
 
 
 def test_models_finished_before_an_interrupt_are_registered(store):
-    opened = runs.open_store("partly")
+    opened = stores.open_store("partly")
 
     def stop(model):
         raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_models_finished_before_an_interrupt_are_registered(store):
 
 
 def test_an_unregistered_model_is_a_failure_with_its_reason(store, monkeypatch):
-    opened = runs.open_store("unregistered")
+    opened = stores.open_store("unregistered")
 
     def refuse(*arguments, **options):
         raise mlflow.exceptions.MlflowException("registry is full")
@@ -150,7 +150,9 @@ def test_an_unregistered_model_is_a_failure_with_its_reason(store, monkeypatch):
 
 
 def test_two_first_users_of_a_store_do_not_meet(store):
-    code = "from harmonicvae.tracking import runs; print(runs.open_store('shared').experiment_id)"
+    code = (
+        "from harmonicvae.tracking import stores; print(stores.open_store('shared').experiment_id)"
+    )
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -256,8 +258,8 @@ def test_an_unknown_outer_run_is_one_clear_line(store, monkeypatch, capsys):
 
 
 def test_passwords_stay_out_of_messages_and_files(store):
-    assert runs.public_uri("postgresql://me:secret@host:5432/db") == "postgresql://host:5432/db"
-    assert runs.public_uri("sqlite:////folder/mlflow.db") == "sqlite:////folder/mlflow.db"
+    assert stores.public_uri("postgresql://me:secret@host:5432/db") == "postgresql://host:5432/db"
+    assert stores.public_uri("sqlite:////folder/mlflow.db") == "sqlite:////folder/mlflow.db"
     with pytest.raises(TrackingError) as caught:
-        runs.open_store(tracking_uri="nosuchscheme://me:secret@host/db")
+        stores.open_store(tracking_uri="nosuchscheme://me:secret@host/db")
     assert "secret" not in str(caught.value)

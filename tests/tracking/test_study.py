@@ -21,7 +21,7 @@ from harmonicvae.cli import main
 from harmonicvae.datasets import load_sinc
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.lipschitz import bound
-from harmonicvae.tracking import jobs, runs
+from harmonicvae.tracking import jobs, runs, stores
 from harmonicvae.tracking.registry import load_model
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -316,7 +316,7 @@ def test_a_diverging_model_fails_alone_with_its_reason(store, tmp_path):
         lr=1e30,
         activation="relu",
     )
-    opened = runs.open_store("failures")
+    opened = stores.open_store("failures")
     run_id = runs.create_run(opened, spec.name, "model")
     job = jobs.Job(
         spec=spec, data=DataSpec(name="sinc"), store=opened, run_id=run_id, folder=str(tmp_path)
