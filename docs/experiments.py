@@ -52,7 +52,8 @@ those files were written by the commands below and copied by
 Lower bounds are Jacobian norms at data points, codes and the end points of an ascent from the
 best of them; upper bounds are certified.  Mean ± standard deviation over seeds, "–" for one seed.
 The reproduction's and the paper's values stand beside them; their training lengths are the
-paper's, ours are stated.
+paper's, ours are stated.  Wall times are those of a shared machine with other work on it, as the
+scatter of the training seconds shows.
 """
 
 
@@ -84,6 +85,7 @@ def _study(folder: Path) -> str:
     study, machine = results.study, results.study["machine"]
     minutes, seconds = divmod(round(study["wall_seconds"]), 60)
     texts = [to_terminal(training_table(results.models)), summarise(folder)]
+    samples = f"{study['n_train']} training and {study['n_validation']} validation samples"
     blocks = "\n".join(f"```text\n{text}\n```\n" for text in texts)
     return f"""
 ## {study["dataset"]}, preset {study["preset"]}
@@ -92,9 +94,9 @@ def _study(folder: Path) -> str:
 {COMMANDS[study["dataset"]]}
 ```
 
-{study["n_train"]} training and {study["n_validation"]} validation samples, {study["epochs"]}
-epochs, {len(study["seeds"])} seed(s), {len(results.models)} models, {study["n_jobs"]} at once;
-wall time {minutes} min {seconds} s on {machine["cores"]} cores ({machine["device"]}, torch
+{samples}, {study["epochs"]} epochs,
+{len(study["seeds"])} seed(s), {len(results.models)} models, {study["n_jobs"]} at once; wall time
+{minutes} min {seconds} s on {machine["cores"]} cores ({machine["device"]}, torch
 {machine["torch"]}), without the start of MLflow.
 
 {blocks}"""
