@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import numbers
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -183,7 +182,7 @@ def _callbacks(params: Mapping[str, Any], context: dict[str, Any] | None) -> lis
     """Return copies of the callbacks, the checkpoint's writer last."""
     copies = copy_callbacks(params["callbacks"])
     if params["checkpoint_path"] is not None and context is not None:
-        path = os.fspath(params["checkpoint_path"])
+        path = checks.check_writable_file("checkpoint_path", params["checkpoint_path"])
         copies.append(CheckpointWriter(path, params["checkpoint_every"], context))
     return copies
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,28 @@ def check_activation(value: Any) -> str:
     'sigmoid'
     """
     return check_choice("activation", value, tuple(sorted(ACTIVATIONS)))
+
+
+def check_writable_file(name: str, value: Any) -> str:
+    """Return the path of a file that can be written; its folder is made.
+
+    Checked before training starts: a write that fails after hours would lose them.
+
+    Examples
+    --------
+    >>> check_writable_file("checkpoint_path", "run.pt")
+    'run.pt'
+    """
+    try:
+        path = Path(value)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{name} must be a file that can be written, got {value!r}: {error}"
+        ) from (error)
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"{name} must be a file that can be written, got {value!r}")
+    return str(path)
 
 
 def check_device(value: Any) -> torch.device:

@@ -246,3 +246,11 @@ def test_damaged_checkpoints_are_refused(digits, tmp_path, damage):
     torch.save(state, path)
     with pytest.raises(InputError):
         small().fit(digits, resume_from=path)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "below a file", "no path"])
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_training(digits, tmp_path, kind):
+    (tmp_path / "file").write_text("")
+    paths = {"a folder": tmp_path, "below a file": tmp_path / "file" / "run.pt", "no path": 5}
+    with pytest.raises(InputError, match="checkpoint_path must be a file that can be written"):
+        small(checkpoint_path=paths[kind]).fit(digits)
