@@ -285,12 +285,14 @@ def _evenly(X: Any, count: int) -> np.ndarray:
 def _evaluate(job: Evaluation) -> Outcome:
     X, n_own = evaluation_rows(job.data, job.n_points)
     with mlflow.start_run(run_id=job.run_id):
-        result = mlflow.models.evaluate(
-            job.model_uri,
-            X,
-            model_type=names.MODEL_TYPE,
-            evaluators=list(job.evaluators),
-            evaluator_config=job.evaluators,
+        result = runs.with_dataset_retries(
+            lambda: mlflow.models.evaluate(
+                job.model_uri,
+                X,
+                model_type=names.MODEL_TYPE,
+                evaluators=list(job.evaluators),
+                evaluator_config=job.evaluators,
+            )
         )
     tables = {}
     for path, file in (

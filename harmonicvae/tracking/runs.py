@@ -7,11 +7,11 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
@@ -26,8 +26,11 @@ from harmonicvae.exceptions import TrackingError
 from harmonicvae.tracking.specs import StoreSpec
 from harmonicvae.tracking.stores import first_line, outer_run_id
 
+T = TypeVar("T")
+
 #: Reasons of failures are cut there; MLflow's stores allow a little more in a tag.
 MAX_REASON = 5000
+_DATASET_TRIES = 5
 #: Packages that results depend on.
 ENVIRONMENT_PACKAGES = (
     "torch",
@@ -192,7 +195,25 @@ def log_dataset(store: StoreSpec, run_id: str, data: Any, context: str) -> None:
     entity = DatasetInput(
         dataset=dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", context)]
     )
-    MlflowClient(store.tracking_uri).log_inputs(run_id, datasets=[entity])
+    client = MlflowClient(store.tracking_uri)
+    with_dataset_retries(lambda: client.log_inputs(run_id, datasets=[entity]))
+
+
+def with_dataset_retries(function: Callable[[], T]) -> T:
+    """Call a function that logs a data set, again if another process logs the same one.
+
+    MLflow looks a data set up and then inserts it; of two processes that do so at once, one
+    fails on the store's unique key, and finds the row at its next try.
+    """
+    for attempt in range(_DATASET_TRIES):
+        try:
+            return function()
+        except MlflowException as error:
+            text = str(error).lower()
+            if "unique" not in text or "datasets" not in text or attempt == _DATASET_TRIES - 1:
+                raise
+        time.sleep(0.2 * (attempt + 1))
+    raise AssertionError("unreachable")
 
 
 def log_json(store: StoreSpec, run_id: str, value: Any, artifact: str) -> None:

@@ -168,6 +168,45 @@ def test_two_first_users_of_a_store_do_not_meet(store):
     assert len({out for out, _ in results}) == 1
 
 
+def test_logging_one_data_set_at_once_is_tried_again(monkeypatch):
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    message = "(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.experiment_id"
+    calls = []
+
+    def fail_twice():
+        calls.append(1)
+        if len(calls) < 3:
+            raise mlflow.exceptions.MlflowException(message)
+        return "logged"
+
+    assert runs.with_dataset_retries(fail_twice) == "logged"
+    assert len(calls) == 3
+
+    def other():
+        calls.append(1)
+        raise mlflow.exceptions.MlflowException("store is full")
+
+    with pytest.raises(mlflow.exceptions.MlflowException, match="full"):
+        runs.with_dataset_retries(other)
+    assert len(calls) == 4
+
+
+def _log_sinc(store_spec, run_id):
+    data = DataSpec(name="sinc").load("validation")
+    runs.log_dataset(store_spec, run_id, data, "training")
+
+
+def test_many_processes_log_the_same_data_set(store):
+    from joblib import Parallel, delayed
+
+    opened = stores.open_store("datasets")
+    run_ids = [runs.create_run(opened, str(index), "model") for index in range(8)]
+    Parallel(n_jobs=4)(delayed(_log_sinc)(opened, run_id) for run_id in run_ids)
+    for run_id in run_ids:
+        (logged,) = MlflowClient().get_run(run_id).inputs.dataset_inputs
+        assert logged.dataset.name == "sinc-validation"
+
+
 # ------------------------------------------------------------------------------ folders
 
 
