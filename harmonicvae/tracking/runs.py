@@ -205,15 +205,15 @@ def with_dataset_retries(function: Callable[[], T]) -> T:
     MLflow looks a data set up and then inserts it; of two processes that do so at once, one
     fails on the store's unique key, and finds the row at its next try.
     """
-    for attempt in range(_DATASET_TRIES):
+    for attempt in range(1, _DATASET_TRIES):
         try:
             return function()
         except MlflowException as error:
             text = str(error).lower()
-            if "unique" not in text or "datasets" not in text or attempt == _DATASET_TRIES - 1:
+            if "unique" not in text or "datasets" not in text:
                 raise
-        time.sleep(0.2 * (attempt + 1))
-    raise AssertionError("unreachable")
+        time.sleep(0.2 * attempt)
+    return function()
 
 
 def log_json(store: StoreSpec, run_id: str, value: Any, artifact: str) -> None:

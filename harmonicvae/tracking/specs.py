@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harmonicvae import names
@@ -156,10 +156,6 @@ class ModelSpec:
             reproduction_errors=self.reproduction_errors,
             **options,
         )
-
-    def with_seed(self, seed: int) -> ModelSpec:
-        """Return the same model with another seed."""
-        return replace(self, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ import signal
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.metrics import mean_squared_error
 from skorch.callbacks import (
     BatchScoring,
@@ -37,15 +36,6 @@ def small(**parameters):
     return HarmonicVAE(
         **{"hidden_dims": (8,), "max_epochs": 4, "random_state": 0, "batch_size": 64} | parameters
     )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return (load_digits().data[:300] / 8 - 1).astype(np.float32)
-
-
-def weights(vae):
-    return torch.cat([value.flatten() for value in vae.net_.module_.state_dict().values()])
 
 
 def reconstruction_error(net, X, y=None):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from skorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -17,6 +16,7 @@ from skorch.callbacks import (
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.models import EpochHook, HarmonicVAE
+from tests.models.cases import weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
 
@@ -25,15 +25,6 @@ def small(**parameters):
     return HarmonicVAE(
         **{"hidden_dims": (8,), "max_epochs": 6, "random_state": 0, "batch_size": 64} | parameters
     )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return (load_digits().data[:300] / 8 - 1).astype(np.float32)
-
-
-def weights(vae):
-    return torch.cat([value.flatten() for value in vae.net_.module_.state_dict().values()])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.datasets import load_digits
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 
 from harmonicvae import names
@@ -16,6 +15,7 @@ from harmonicvae.exceptions import DivergenceError, InputError
 from harmonicvae.models import EpochHook, HarmonicVAE, load_estimator, save_estimator
 from harmonicvae.models.batches import RowBatches
 from harmonicvae.models.loss import StudyLoss
+from tests.models.cases import weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
 
@@ -24,15 +24,6 @@ def small(**parameters):
     return HarmonicVAE(
         **{"hidden_dims": (8,), "max_epochs": 4, "random_state": 0, "batch_size": 64} | parameters
     )
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return (load_digits().data[:300] / 8 - 1).astype(np.float32)
-
-
-def weights(vae):
-    return torch.cat([value.flatten() for value in vae.net_.module_.state_dict().values()])
 
 
 # --------------------------------------------------------------------- reference loop
