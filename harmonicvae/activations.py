@@ -9,11 +9,22 @@ from functools import partial
 from types import MappingProxyType
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, ndtr
 
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
 
 Elementwise = Callable[[np.ndarray], np.ndarray]
+
+#: Largest slopes of SiLU, GELU and GELU with tanh, rounded upwards: where φ″ = 0, at
+#: z = 2.3993572805154…, √2 and 1.4185040087908…. As φ(z) − φ(−z) = z for all three,
+#: φ′(z) + φ′(−z) = 1 and the smallest slope is 1 − the largest, rounded downwards.
+_SILU_SLOPES = (-0.09983932012886693, 1.099839320128867)
+_GELU_SLOPES = (-0.1289041451851548, 1.128904145185155)
+_GELU_TANH_SLOPES = (-0.12899306865877178, 1.128993068658772)
+#: GELU with tanh is z·σ(c·(z + κz³)), c = 2√(2/π).
+_GELU_TANH_FACTOR, _GELU_TANH_CUBIC = 1.5957691216057308, 0.044715
+#: Where the gates of SiLU and GELU are 0 or 1 to far more than 53 bits.
+_GATE_END = 800.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Activation:
     name : str
         Key in :data:`ACTIVATIONS`.
     alpha, beta : float
-        (φ(a) − φ(b)) / (a − b) lies in [alpha, beta] for all a ≠ b; exact numbers, not rounded.
+        (φ(a) − φ(b)) / (a − b) lies in [alpha, beta] for all a ≠ b; the exact range, or
+        where its ends are no float64 numbers the next ones outside it.
     function, derivative, curvature : callable
         φ, φ′ and φ″ on float64 arrays, elementwise.
     parameters : tuple of float, default=()
@@ -150,6 +162,65 @@ def _elu_derivative(z: np.ndarray, scale: float) -> np.ndarray:
 
 def _elu_curvature(z: np.ndarray, scale: float) -> np.ndarray:
     return np.where(z > 0, 0.0, scale * np.exp(np.minimum(z, 0.0)))
+
+
+def _silu(z: np.ndarray) -> np.ndarray:
+    return z * expit(z)
+
+
+def _silu_derivative(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    return np.clip(expit(z) + inside * _sigmoid_derivative(inside), *_SILU_SLOPES)
+
+
+def _silu_curvature(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    return _sigmoid_derivative(inside) * (2.0 - inside * np.tanh(0.5 * inside))
+
+
+def _normal_density(z: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi)
+
+
+def _gelu(z: np.ndarray) -> np.ndarray:
+    return z * ndtr(z)
+
+
+def _gelu_derivative(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    return np.clip(ndtr(z) + inside * _normal_density(inside), *_GELU_SLOPES)
+
+
+def _gelu_curvature(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    return _normal_density(inside) * (2.0 - inside * inside)
+
+
+def _gelu_tanh(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    return z * expit(_gelu_tanh_argument(inside)[0])
+
+
+def _gelu_tanh_derivative(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    argument, rate, _ = _gelu_tanh_argument(inside)
+    slope = expit(argument) + inside * rate * _sigmoid_derivative(argument)
+    return np.clip(slope, *_GELU_TANH_SLOPES)
+
+
+def _gelu_tanh_curvature(z: np.ndarray) -> np.ndarray:
+    inside = np.clip(z, -_GATE_END, _GATE_END)
+    argument, rate, bend = _gelu_tanh_argument(inside)
+    gate = 2.0 * rate + inside * bend - inside * rate * rate * np.tanh(0.5 * argument)
+    return _sigmoid_derivative(argument) * gate
+
+
+def _gelu_tanh_argument(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return c·(z + κz³) and its first two derivatives."""
+    square = _GELU_TANH_CUBIC * z * z
+    factor = _GELU_TANH_FACTOR
+    argument = factor * z * (1.0 + square)
+    return argument, factor * (1.0 + 3.0 * square), 6.0 * factor * _GELU_TANH_CUBIC * z
 
 
 def _finite(name: str, value: float) -> float:
@@ -310,6 +381,70 @@ def elu(scale: float = 1.0) -> Activation:
     )
 
 
+def silu() -> Activation:
+    """Return φ(z) = z / (1 + e^−z), slope range [−0.09984, 1.09984].
+
+    Notes
+    -----
+    Also called swish. φ″(z) = σ′(z)·(2 − z·tanh(z/2)) has the zeros ±2.39936 alone, as
+    z·tanh(z/2) is even and grows for z > 0; there the slope is smallest and largest. Both
+    numbers are rounded outwards, to the next float64.
+
+    Examples
+    --------
+    >>> round(silu().beta, 6), round(silu().alpha, 6)
+    (1.099839, -0.099839)
+    """
+    return Activation("silu", *_SILU_SLOPES, _silu, _silu_derivative, _silu_curvature)
+
+
+def gelu(approximate: str = "none") -> Activation:
+    """Return φ(z) = z·Φ(z), Φ the normal distribution function, slope range [−0.129, 1.129].
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}, default="none"
+        "tanh" is φ(z) = z·(1 + tanh(√(2/π)·(z + 0.044715·z³)))/2 as in torch, named
+        "gelu_tanh" in :data:`ACTIVATIONS`.
+
+    Returns
+    -------
+    Activation
+
+    Raises
+    ------
+    InputError
+        If ``approximate`` is something else.
+
+    Notes
+    -----
+    φ″ has two zeros: ±√2 for "none", where φ″ = Φ′(z)·(2 − z²). For "tanh", with v the
+    argument of the gate σ(v) and κ = 0.044715, φ″ = 0 where
+    z·tanh(v/2)·(1 + 9κ²z⁴/(1 + 6κz²)) is the constant 2/v′(0), and the left side is even
+    and grows for z > 0: ±1.41850. The slopes there are rounded outwards, to the next float64.
+
+    References
+    ----------
+    D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", arXiv 1606.08415.
+
+    Examples
+    --------
+    >>> round(gelu().beta, 6), round(gelu("tanh").beta, 6)
+    (1.128904, 1.128993)
+    """
+    if approximate == "none":
+        return Activation("gelu", *_GELU_SLOPES, _gelu, _gelu_derivative, _gelu_curvature)
+    if approximate == "tanh":
+        return Activation(
+            "gelu_tanh",
+            *_GELU_TANH_SLOPES,
+            _gelu_tanh,
+            _gelu_tanh_derivative,
+            _gelu_tanh_curvature,
+        )
+    raise InputError(f"approximate must be 'none' or 'tanh', got {approximate!r}")
+
+
 #: Functions that return an activation, by name.
 ACTIVATIONS: MappingProxyType[str, Callable[..., Activation]] = MappingProxyType(
     {
@@ -320,6 +455,9 @@ ACTIVATIONS: MappingProxyType[str, Callable[..., Activation]] = MappingProxyType
         "tanh": tanh,
         "softplus": softplus,
         "elu": elu,
+        "silu": silu,
+        "gelu": gelu,
+        "gelu_tanh": partial(gelu, "tanh"),
     }
 )
 

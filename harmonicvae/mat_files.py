@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import scipy.io
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.mat_reader import read_variables
 
 
 def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
@@ -22,6 +22,11 @@ def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) ->
     arrays : mapping of str to sequence of ndarray
         Variables and their cells.
 
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+
     Examples
     --------
     See :func:`read_cells`.
@@ -32,37 +37,36 @@ def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) ->
         for i, item in enumerate(items):
             cell[0, i] = item[:, None] if item.ndim == 1 else item
         cells[key] = cell
-    scipy.io.savemat(str(path), cells, appendmat=False)
+    try:
+        scipy.io.savemat(str(path), cells, appendmat=False)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}; its folder must exist") from error
 
 
 def read_cells(
     path: str | Path, keys: Iterable[str], required: Iterable[str]
-) -> dict[str, list[Any]]:
+) -> dict[str, list[np.ndarray]]:
     """Read cell arrays.
 
     Parameters
     ----------
     path : str or Path
-        A .mat file.
+        A .mat file, version 5 to 7.
     keys : iterable of str
-        Variables to read where present.
+        Variables to read where present; others are passed over, whatever they hold.
     required : iterable of str
         Those that must be there.
 
     Returns
     -------
-    dict of str to list
+    dict of str to list of ndarray
         Cells in order; sparse matrices become dense.
 
     Raises
     ------
     InputError
-        If the file is missing, truncated or of another kind, a required variable is
-        missing, or a variable is not a cell array.
-
-    Notes
-    -----
-    SciPy reads the file. Bytes altered at random inside one can crash SciPy itself.
+        If the file is missing, truncated, damaged or of another kind, a required
+        variable is missing, or a variable is not a cell array of real matrices.
 
     Examples
     --------
@@ -75,31 +79,16 @@ def read_cells(
            [0., 1.]]), array([[1.]])]}
     >>> folder.cleanup()
     """
-    content = _load(Path(path))
+    keys = list(keys)
+    content = read_variables(path, frozenset(keys))
     for key in required:
         if key not in content:
-            found = sorted(name for name in content if not name.startswith("__"))
-            raise InputError(f"{path} must hold the cell array {key!r}, found {found}")
-    return {key: _cells(content[key], key, path) for key in keys if key in content}
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """Return the variables of a .mat file."""
-    if not path.is_file():
-        raise InputError(f"{path} is not a file")
-    try:
-        return scipy.io.loadmat(str(path), appendmat=False)
-    except NotImplementedError as error:
-        raise InputError(f"cannot read {path}: {error}; in MATLAB, save it with -v7") from error
-    except Exception as error:  # scipy raises many kinds for damaged files
-        raise InputError(
-            f"cannot read {path} as a MATLAB file ({type(error).__name__}: {error}); "
-            "it may be truncated or of another kind"
-        ) from error
-
-
-def _cells(cell: Any, key: str, path: str | Path) -> list[Any]:
-    """Return the entries of a cell array."""
-    if not isinstance(cell, np.ndarray) or cell.dtype != object or max(cell.shape) != cell.size:
-        raise InputError(f"{key!r} in {path} must be a cell array with one matrix a layer")
-    return [item.toarray() if hasattr(item, "toarray") else item for item in cell.ravel()]
+            raise InputError(f"{path} must hold the cell array {key!r}, found {sorted(content)}")
+    cells = {}
+    for key in keys:
+        value = content.get(key)
+        if isinstance(value, list):
+            cells[key] = value
+        elif value is not None:
+            raise InputError(f"{key!r} in {path} must be a cell array with one matrix a layer")
+    return cells

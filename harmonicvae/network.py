@@ -23,16 +23,27 @@ def _real_array(value: Any, name: str) -> np.ndarray:
     """Return a finite, read-only float64 copy."""
     try:
         array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name} must be an array of numbers: {error}") from None
+    except Exception as error:  # objects may define __array__ as they like
+        raise InputError(f"{name} must be an array of numbers: {error}") from error
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    array = np.array(array, dtype=np.float64, order="C")
+    with np.errstate(over="ignore"):  # long doubles may overflow, which is found below
+        array = np.array(array, dtype=np.float64, order="C")
     if not np.all(np.isfinite(array)):
         count = int(np.sum(~np.isfinite(array)))
         raise InputError(f"{name} must be finite, got {count} NaN or infinite entries")
     array.flags.writeable = False
     return array
+
+
+def _listed(value: Any, name: str) -> list[Any]:
+    """Return the items of a sequence, or of anything else that can be iterated."""
+    try:
+        return list(value)
+    except Exception as error:
+        raise InputError(
+            f"{name} must be a sequence, one item a layer, got {type(value).__name__}"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +83,8 @@ class LayeredNetwork:
     activations: tuple[Activation, ...]
 
     def __post_init__(self) -> None:
+        for name in ("weights", "biases", "activations"):
+            object.__setattr__(self, name, tuple(_listed(getattr(self, name), name)))
         if len(self.weights) == 0:
             raise InputError("a network needs at least one weight matrix, got none")
         if len(self.biases) != len(self.weights):
@@ -88,29 +101,44 @@ class LayeredNetwork:
         _check_shapes(weights, biases)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "biases", biases)
-        object.__setattr__(self, "activations", tuple(self.activations))
 
     @classmethod
-    def from_module(cls, module: nn.Module) -> LayeredNetwork:
+    def from_module(cls, module: nn.Module, input_shape: Any = None) -> LayeredNetwork:
         """Read a torch module.
 
         Parameters
         ----------
         module : torch.nn.Module
-            Sequential, nested at will, of Linear, Flatten, Unflatten, Identity, Dropout (in
-            eval mode), ReLU, LeakyReLU, Sigmoid, Tanh, Softplus and ELU.
+            Sequential, nested at will, of Linear, Conv1d, Conv2d, ConvTranspose1d,
+            ConvTranspose2d, AvgPool1d, AvgPool2d, BatchNorm1d, BatchNorm2d, Dropout (the
+            last three in eval mode), Flatten, Unflatten, Identity, ReLU, LeakyReLU,
+            Sigmoid, Tanh, Softplus, ELU, SiLU and GELU.
+        input_shape : int, tuple of int or None, default=None
+            Shape of one input without the batch, for instance (3, 32, 32). Needed where
+            images come in before any Unflatten.
 
         Returns
         -------
         LayeredNetwork
-            Weights as float64, exactly; inputs and outputs are flat vectors.
+            Inputs and outputs are flat vectors, images in the order of Flatten. Weights
+            are those of the module as float64, exactly; a convolution becomes a dense
+            matrix with the weights as entries.
 
         Raises
         ------
         UnsupportedNetworkError
-            If a layer has no exact form here; the message says which and where.
+            If a layer has no exact form here, its image size is unknown, or its dense
+            matrix would take more than 2 GiB; the message says which layer and where.
         InputError
             If a weight or bias is NaN or infinite, or sizes do not fit.
+
+        Notes
+        -----
+        Average pooling is represented with 1/count rounded once to float64, batch
+        normalisation with scale γ/√(var + ε) and shift computed in float64 (relative
+        error of the scale at most 2⁻⁵¹). Padding modes other than zeros become a matrix of
+        their own before the convolution. Memory is 8 bytes × inputs × outputs a layer,
+        half as much again while it is copied.
 
         Examples
         --------
@@ -118,10 +146,13 @@ class LayeredNetwork:
         >>> module = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Sigmoid(), nn.Linear(4, 2))
         >>> LayeredNetwork.from_module(module).hidden_dims
         (4,)
+        >>> module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
+        >>> LayeredNetwork.from_module(module, (1, 4, 4)).hidden_dims
+        (8,)
         """
         from harmonicvae.torch_layers import read_module  # torch is slow to import
 
-        weights, biases, activations = read_module(module)
+        weights, biases, activations = read_module(module, input_shape)
         return cls(tuple(weights), tuple(biases), tuple(activations))
 
     @classmethod
@@ -158,15 +189,16 @@ class LayeredNetwork:
         >>> LayeredNetwork.from_arrays([[[1.0, 1.0]], [[2.0]]]).output_dim
         1
         """
-        arrays = [_real_array(weight, f"weights[{i}]") for i, weight in enumerate(weights)]
+        items = _listed(weights, "weights")
+        arrays = [_real_array(weight, f"weights[{i}]") for i, weight in enumerate(items)]
         if biases is None:
             biases = [np.zeros(array.shape[0] if array.ndim else 0) for array in arrays]
         count = max(len(arrays) - 1, 0)
         if isinstance(activation, (str, Activation)):
             chosen = (_activation(activation),) * count
         else:
-            chosen = tuple(_activation(item) for item in activation)
-        return cls(tuple(arrays), tuple(biases), chosen)
+            chosen = tuple(_activation(item) for item in _listed(activation, "activation"))
+        return cls(tuple(arrays), tuple(_listed(biases, "biases")), chosen)
 
     @classmethod
     def from_mat(
@@ -204,8 +236,97 @@ class LayeredNetwork:
         content = read_cells(path, ("weights", "bias"), required=("weights",))
         biases = content.get("bias")
         if biases is not None:
-            biases = [np.asarray(cell).reshape(-1) for cell in biases]
+            biases = [cell.reshape(-1) for cell in biases]
         return cls.from_arrays(content["weights"], biases, activation)
+
+    @classmethod
+    def from_onnx(cls, path: str | Path) -> LayeredNetwork:
+        """Read an ONNX file whose graph is one chain of layers.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .onnx file with all weights inside; needs ``pip install harmonicvae[onnx]``.
+
+        Returns
+        -------
+        LayeredNetwork
+            Inputs and outputs are flat vectors, without the batch.
+
+        Raises
+        ------
+        InputError
+            If the file is missing, damaged or of another kind, keeps weights in other
+            files, holds a weight that is not finite, or the package onnx is missing.
+        UnsupportedNetworkError
+            If a node has no exact form here or the graph branches; the message names it.
+
+        Notes
+        -----
+        See :func:`harmonicvae.onnx_files.read_onnx` for the operators and what is rounded.
+
+        Examples
+        --------
+        ``LayeredNetwork.from_onnx("encoder.onnx").input_dim``
+        """
+        from harmonicvae.onnx_files import read_onnx
+
+        weights, biases, activations = read_onnx(path)
+        return cls(tuple(weights), tuple(biases), tuple(activations))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        activation: str | Activation | Sequence[str | Activation] | None = None,
+    ) -> LayeredNetwork:
+        """Read a .mat or .onnx file, whichever the suffix says.
+
+        Parameters
+        ----------
+        path : str or Path
+            Ends in .mat or .onnx, in capitals or not.
+        activation : str, Activation or sequence of them, default=None
+            Needed for .mat, which does not hold it; must be None for .onnx, which does.
+
+        Returns
+        -------
+        LayeredNetwork
+
+        Raises
+        ------
+        InputError
+            If the suffix is another, ``activation`` is missing or there should be none,
+            or for the reasons of :meth:`from_mat` and :meth:`from_onnx`.
+        UnsupportedNetworkError
+            If a layer or activation has no exact form here.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = os.path.join(folder.name, "weights.mat")
+        >>> LayeredNetwork.from_arrays([[[1.0, 2.0]]]).to_mat(path)
+        >>> LayeredNetwork.from_file(path, "relu").input_dim
+        2
+        >>> folder.cleanup()
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in (".mat", ".onnx"):
+            raise InputError(f"a network file must end in .mat or .onnx, got {str(path)!r}")
+        if suffix == ".onnx" and activation is not None:
+            raise InputError(
+                f"activation must be None for {path}, as an ONNX file names its own; "
+                f"got {activation!r}"
+            )
+        if suffix == ".onnx":
+            return cls.from_onnx(path)
+        if activation is None:
+            raise InputError(
+                f"activation must be given for {path}, as a .mat file does not name it; "
+                "try activation='relu'"
+            )
+        return cls.from_mat(path, activation)
 
     def to_mat(self, path: str | Path) -> None:
         """Write the cell arrays ``weights`` and ``bias`` that MATLAB LipSDP loads.
@@ -218,7 +339,8 @@ class LayeredNetwork:
         Raises
         ------
         InputError
-            If hidden layers have different activations: LipSDP takes one for all.
+            If hidden layers have different activations, as LipSDP takes one for all, or
+            the file cannot be written.
 
         Examples
         --------
@@ -454,7 +576,10 @@ class LayeredNetwork:
         >>> network.select_outputs([[-1.0, 1.0, 0.0]])([1.0])
         array([1.])
         """
-        chosen = np.atleast_1d(np.asarray(selection))
+        try:
+            chosen = np.atleast_1d(np.asarray(selection))
+        except Exception as error:  # ragged lists, objects with their own __array__
+            raise InputError(f"selection must be an array of numbers: {error}") from error
         if chosen.ndim == 2:
             matrix = _real_array(chosen, "selection")
             if matrix.shape[1] != self.output_dim:

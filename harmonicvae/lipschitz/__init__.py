@@ -2,37 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from harmonicvae.exceptions import InputError
-from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, as_network
+from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Progress, Task, as_network
 from harmonicvae.lipschitz.certificate import verify_certificate
-from harmonicvae.lipschitz.eclipse import EclipseFast
+from harmonicvae.lipschitz.certificate_files import load_certificate, save_certificate
+from harmonicvae.lipschitz.eclipse import Eclipse, EclipseFast
+from harmonicvae.lipschitz.exact import verify_exactly
+from harmonicvae.lipschitz.interval import IntervalBranchAndBound, exact_constant
+from harmonicvae.lipschitz.lipsdp import LipSDPLayer, LipSDPNeuron
 from harmonicvae.lipschitz.lower import sampled_jacobian_norm
 from harmonicvae.lipschitz.spectral import NormProduct
+from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
+from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
 
 __all__ = [
     "METHODS",
     "Candidate",
     "LipschitzMethod",
+    "Task",
     "bound",
     "bracket",
+    "exact_constant",
+    "load_certificate",
     "lower_bound",
     "sampled_jacobian_norm",
+    "save_certificate",
     "verify_certificate",
+    "verify_exactly",
 ]
 
 #: Upper bounds by name, cheapest first.
 METHODS: MappingProxyType[str, type[LipschitzMethod]] = MappingProxyType(
-    {method.name: method for method in (NormProduct, EclipseFast)}
+    {
+        method.name: method
+        for method in (
+            NormProduct,
+            EclipseFast,
+            Eclipse,
+            LipSDPLayer,
+            LipSDPNeuron,
+            IntervalBranchAndBound,
+        )
+    }
 )
 
+#: What "best" runs, cheapest first; the others are never smaller than these.
+BEST = ("norm_product", "eclipse_fast", "interval", "lipsdp_neuron")
 
-def bound(network: Any, method: str = "best", reproduction_errors: Iterable[str] = ()) -> Bound:
+
+def bound(
+    network: Any,
+    method: str = "best",
+    reproduction_errors: Iterable[str] = (),
+    *,
+    slopes: str | None = None,
+    box: Sequence[Any] | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Bound:
     """Compute a certified upper bound of a network's ℓ2 Lipschitz constant.
 
     Parameters
@@ -40,9 +74,22 @@ def bound(network: Any, method: str = "best", reproduction_errors: Iterable[str]
     network : LayeredNetwork or torch.nn.Module
         Any network that can be represented exactly.
     method : str, default="best"
-        Key in :data:`METHODS`; "best" runs all and returns the smallest certified bound.
+        Key in :data:`METHODS`; "best" runs those in :data:`BEST` that apply and returns the
+        smallest certified bound.
     reproduction_errors : iterable of str, default=()
         "slope_one" gives every activation the slope range [0, 1].
+    slopes : {"activation", "propagated", "box"} or None, default=None
+        How slope ranges are found. "activation": from the activation alone. "propagated":
+        tightened by the ranges of activations with bounded outputs, still for all inputs.
+        None: "box" if a box is given; else "propagated" for "best" without reproduction
+        errors, and "activation" for a single method, as it is published.
+    box : pair of float or array-like of shape (input_dim,), default=None
+        Lower and upper ends of the inputs; the bound then holds inside only.
+    progress : callable, default=None
+        Called as ``progress(what, numbers)`` during long solves; True asks for an end with
+        the best bound so far.
+    **options
+        Parameters of the method, for instance ``split=2`` of "lipsdp_neuron".
 
     Returns
     -------
@@ -54,13 +101,14 @@ def bound(network: Any, method: str = "best", reproduction_errors: Iterable[str]
     Raises
     ------
     InputError
-        If a name is unknown or the network is neither.
+        If a name or option is unknown, the network is neither, or the method does not
+        apply to it.
     UnsupportedNetworkError
         If a layer has no exact form.
 
     Notes
     -----
-    Global: for all pairs of inputs. Cost: see the methods.
+    For all pairs of inputs, or in the box. Cost: see the methods.
 
     Examples
     --------
@@ -72,38 +120,89 @@ def bound(network: Any, method: str = "best", reproduction_errors: Iterable[str]
     >>> round(bound(network, reproduction_errors=["slope_one"]).value, 9)
     6.0
     """
-    errors = (
-        tuple(reproduction_errors)
-        if not isinstance(reproduction_errors, str)
-        else (reproduction_errors)
-    )
+    network = as_network(network)
+    errors = check_reproduction_errors(reproduction_errors, LIPSCHITZ_ERRORS)
+    shared: dict[str, Any] = {"slopes": slopes, "box": box, "progress": progress}
     if method in METHODS:
-        return METHODS[method]().bound(network, errors)
+        return _method(method, options).bound(network, errors, **shared)
     if method != "best":
         raise InputError(f"method must be 'best' or one of {sorted(METHODS)}, got {method!r}")
-    network = as_network(network)
-    results = [METHODS[name]().bound(network, errors) for name in METHODS]
+    if slopes is None and box is None and not errors:
+        shared["slopes"] = "propagated"
+    known = {name: _known_options(name, options) for name in BEST}
+    unused = set(options).difference(*known.values())
+    if unused:
+        raise InputError(f"no method of 'best' has the option {', '.join(sorted(unused))}")
+    return _best(network, errors, known, shared)
+
+
+def _best(
+    network: LayeredNetwork,
+    errors: Any,
+    options: dict[str, dict[str, Any]],
+    shared: dict[str, Any],
+) -> Bound:
+    """Run the methods of "best" and return the smallest certified bound."""
+    stopped = False
+    progress = shared["progress"]
+
+    def watched(what: str, numbers: Any) -> bool:
+        nonlocal stopped
+        stopped = stopped or bool(progress and progress(what, numbers))
+        return stopped
+
+    results: list[Bound] = []
+    for name in BEST:
+        chosen = METHODS[name](**options[name])
+        suitable = network.with_slopes(0.0, 1.0) if errors else network
+        if chosen.unsuitable(suitable) or (results and watched(name, {})):
+            continue
+        results.append(chosen.bound(network, errors, **{**shared, "progress": watched}))
+        if name == "interval" and not results[-1].message and not stopped:
+            break  # exact: nothing can be smaller by more than its tolerance
     proved = [result for result in results if result.status == "certified"]
     smallest = min(proved, key=lambda result: result.value)
-    compared = {result.method: result.value for result in results}
+    message = smallest.message
+    if stopped and "stopped" not in message:
+        message = f"{message}; stopped on request" if message else "stopped on request"
     return replace(
         smallest,
+        message=message,
         seconds=sum(result.seconds for result in results),
-        details={**smallest.details, "compared": compared},
+        details={
+            **smallest.details,
+            "compared": {result.method: result.value for result in results},
+        },
     )
 
 
-def lower_bound(network: Any, x: Any, **options: Any) -> Bound:
-    """Compute a lower bound of a network's ℓ2 Lipschitz constant from sample inputs.
+def _method(name: str, options: dict[str, Any]) -> LipschitzMethod:
+    """Return a method with its options."""
+    known = _known_options(name, options)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        allowed = list(inspect.signature(METHODS[name]).parameters)
+        raise InputError(f"{name} has the options {allowed}, got {', '.join(unknown)}")
+    return METHODS[name](**known)
+
+
+def _known_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the options that a method has."""
+    parameters = inspect.signature(METHODS[name]).parameters
+    return {key: value for key, value in options.items() if key in parameters}
+
+
+def lower_bound(network: Any, x: Any = None, **options: Any) -> Bound:
+    """Compute a lower bound of a network's ℓ2 Lipschitz constant by gradient ascent.
 
     Parameters
     ----------
     network : LayeredNetwork or torch.nn.Module
         Any network that can be represented exactly.
-    x : array-like of shape (n, ...)
-        Inputs, n ≥ 1.
+    x : array-like of shape (n, ...), default=None
+        Inputs, n ≥ 1, from which to start beside random ones.
     **options
-        Passed to :func:`sampled_jacobian_norm` (n_steps, n_starts, tol, max_iter).
+        Passed to :func:`sampled_jacobian_norm` (n_steps, n_starts, n_random, box …).
 
     Returns
     -------
@@ -129,9 +228,13 @@ def lower_bound(network: Any, x: Any, **options: Any) -> Bound:
 
 def bracket(
     network: Any,
-    x: Any,
+    x: Any = None,
     method: str = "best",
     reproduction_errors: Iterable[str] = (),
+    *,
+    slopes: str | None = None,
+    box: Sequence[Any] | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Bracket:
     """Compute an upper and a lower bound of a network's ℓ2 Lipschitz constant.
@@ -140,9 +243,9 @@ def bracket(
     ----------
     network : LayeredNetwork or torch.nn.Module
         Any network that can be represented exactly.
-    x : array-like of shape (n, ...)
-        Inputs for the lower bound, n ≥ 1.
-    method, reproduction_errors
+    x : array-like of shape (n, ...), default=None
+        Inputs from which the lower bound starts beside random ones.
+    method, reproduction_errors, slopes, box, progress
         Passed to :func:`bound`; the errors do not act on the lower bound.
     **options
         Passed to :func:`lower_bound`.
@@ -161,13 +264,22 @@ def bracket(
     SoundnessError
         If the lower bound exceeds the upper one.
 
+    Notes
+    -----
+    For a network with one input the two meet, up to 1e-4: see :func:`exact_constant`.
+
     Examples
     --------
     >>> from harmonicvae.network import LayeredNetwork
     >>> network = LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation="sigmoid")
-    >>> round(bracket(network, [[0.0]]).ratio, 9)
-    1.0
+    >>> bracket(network).ratio < 1.0001
+    True
     """
     network = as_network(network)
-    upper = bound(network, method, reproduction_errors)
-    return Bracket(lower=lower_bound(network, x, **options), upper=upper)
+    upper = bound(network, method, reproduction_errors, slopes=slopes, box=box, progress=progress)
+    lower = lower_bound(network, x, **({"box": box} if box is not None else {}), **options)
+    attained = upper.details.get("attained", 0.0)
+    if attained > lower.value:
+        details = {"point": upper.details["point"], "n_points": upper.details["evaluated"]}
+        lower = replace(lower, value=attained, method=upper.method, details=details)
+    return Bracket(lower=lower, upper=upper)

@@ -2,65 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from harmonicvae.exceptions import InputError, SolverError
-from harmonicvae.lipschitz.chain import BlockChain, build_chain
-from harmonicvae.lipschitz.lmi import LmiMatrix, Multipliers
+from harmonicvae.exceptions import InputError
+from harmonicvae.lipschitz.leaves import Leaves
+from harmonicvae.lipschitz.lmi import Multipliers
+from harmonicvae.lipschitz.products import LayerNorms, Split
+from harmonicvae.lipschitz.proofs import CERTIFICATE_VERSION, Proof, Proposal
+from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges
 from harmonicvae.network import LayeredNetwork
 
-#: Largest factor by which ρ is raised above the solver's value, minus 1.
-MAX_INFLATION = 1e-2
+__all__ = ["KINDS", "LayerNorms", "Multipliers", "Proof", "Proposal", "Split", "prove"]
+__all__ += ["verify_certificate"]
+
+#: What proves a certificate again, by its kind. A module with another kind of proof derives a
+#: proposal from :class:`harmonicvae.lipschitz.proofs.Proposal` and is listed here.
+KINDS: dict[str, Callable[[Mapping[str, Any], LayeredNetwork], bool]] = {
+    item.kind: item.verify for item in (LayerNorms, Leaves, Multipliers, Split)
+}
 
 
-@dataclass(frozen=True)
-class LayerNorms:
-    """What the norm product proposes: a bound on the norm of each scaled block."""
-
-    norms: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Proof:
-    """A proved upper bound.
-
-    Parameters
-    ----------
-    value : float
-        The bound, all rounding errors included.
-    certificate : mapping
-        Plain values from which :func:`verify_certificate` proves it again.
-    inflation : float
-        ρ proved over ρ proposed, minus 1.
-    """
-
-    value: float
-    certificate: Mapping[str, Any]
-    inflation: float = 0.0
-
-
-def prove(network: LayeredNetwork, proposal: Multipliers | LayerNorms) -> Proof | None:
+def prove(
+    network: LayeredNetwork, proposal: Proposal, slopes: SlopeRanges | None = None
+) -> Proof | None:
     """Turn a solver's proposal into a proved bound.
 
     Parameters
     ----------
     network : LayeredNetwork
         The network with its original weights.
-    proposal : Multipliers or LayerNorms
+    proposal : Proposal
         Nothing about it is trusted.
+    slopes : SlopeRanges or None
+        Slope ranges, as from :func:`harmonicvae.lipschitz.slopes.slope_ranges`; None takes
+        those of the activations. The bound holds where they hold.
 
     Returns
     -------
     Proof or None
         None if the proof does not succeed.
-
-    Notes
-    -----
-    ρ is raised by factors 1 + 1e-13 · 4ᵏ until the inequality is proved.
 
     Examples
     --------
@@ -70,41 +51,7 @@ def prove(network: LayeredNetwork, proposal: Multipliers | LayerNorms) -> Proof 
     >>> prove(network, LayerNorms((0.501, 0.749))) is None
     True
     """
-    chain = build_chain(network)
-    header = {
-        "network_hash": network.hash,
-        "slopes": [[item.alpha, item.beta] for item in network.activations],
-    }
-    if isinstance(proposal, LayerNorms):
-        if not chain.norms_hold(proposal.norms):
-            return None
-        value = chain.norm_product(proposal.norms)
-        content = {"kind": "norm_product", "norms": list(proposal.norms)}
-        return Proof(value, {**header, **content, "value": value})
-    try:
-        reduced = chain.with_square_input()
-        matrix = LmiMatrix(reduced, proposal)
-    except (InputError, SolverError):
-        return None
-    inflation = 1e-13
-    while inflation < MAX_INFLATION:
-        rho = proposal.rho * (1.0 + inflation)
-        if matrix.proves(rho):
-            value = proposal.bound(reduced, rho)
-            content = _multiplier_content(proposal, rho)
-            return Proof(value, {**header, **content, "value": value}, inflation)
-        inflation *= 4.0
-    return None
-
-
-def _multiplier_content(proposal: Multipliers, rho: float) -> dict[str, Any]:
-    """Return multipliers as plain values."""
-    return {
-        "kind": "lmi",
-        "rho": rho,
-        "shifts": [int(shift) for shift in proposal.shifts],
-        "multipliers": [np.asarray(item).tolist() for item in proposal.values],
-    }
+    return proposal.prove(network, slopes or slope_ranges(network, "activation"))
 
 
 def verify_certificate(certificate: Mapping[str, Any], network: LayeredNetwork) -> bool:
@@ -115,21 +62,26 @@ def verify_certificate(certificate: Mapping[str, Any], network: LayeredNetwork) 
     certificate : mapping
         ``Bound.certificate``, or the same read from a JSON file.
     network : LayeredNetwork
-        The network it was given for, with the same slope ranges.
+        The network it was given for.
 
     Returns
     -------
     bool
-        True if ``certificate["value"]`` is proved to be an upper bound.
+        True if ``certificate["value"]`` is proved to be an upper bound: for all inputs if
+        ``certificate["scope"]`` is "global", else for those in
+        ``certificate["slopes"]["box"]``.
 
     Raises
     ------
     InputError
-        If the certificate belongs to another network or is incomplete.
+        If the certificate belongs to another network, is of another version, incomplete
+        or damaged.
 
     Notes
     -----
-    Cost O(Σ n_i³) for kind "lmi".
+    In float64 with all rounding errors bounded; slope ranges are computed anew and those
+    of the certificate taken only where they are wider. Cost O(Σ n_i³). See
+    :func:`harmonicvae.lipschitz.exact.verify_exactly` for exact arithmetic.
 
     Examples
     --------
@@ -140,33 +92,38 @@ def verify_certificate(certificate: Mapping[str, Any], network: LayeredNetwork) 
     >>> verify_certificate({**proof.certificate, "value": 5.9}, network)
     False
     """
+    kind = checked_kind(certificate, network)
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of certificate: {kind!r}; known are {sorted(KINDS)}")
     try:
-        if certificate["network_hash"] != network.hash:
-            raise InputError(
-                f"the certificate belongs to network {certificate['network_hash']!r}, "
-                f"got {network.hash!r}; weights or slope ranges differ"
-            )
-        chain = build_chain(network)
-        claimed = float(certificate["value"])
-        if certificate["kind"] == "norm_product":
-            norms = tuple(float(norm) for norm in certificate["norms"])
-            return chain.norms_hold(norms) and chain.norm_product(norms) <= claimed
-        if certificate["kind"] != "lmi":
-            raise InputError(f"unknown kind of certificate: {certificate['kind']!r}")
-        return _verify_multipliers(certificate, chain, claimed)
+        return KINDS[kind](certificate, network)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the certificate is incomplete or damaged: {error!r}") from error
 
 
-def _verify_multipliers(certificate: Mapping[str, Any], chain: BlockChain, claimed: float) -> bool:
-    """Prove the matrix inequality that a certificate describes."""
-    proposal = Multipliers(
-        tuple(np.asarray(item, dtype=np.float64) for item in certificate["multipliers"]),
-        tuple(int(shift) for shift in certificate["shifts"]),
-        float(certificate["rho"]),
-    )
-    reduced = chain.with_square_input()
-    holds = LmiMatrix(reduced, proposal).proves(proposal.rho)
-    return holds and proposal.bound(reduced, proposal.rho) <= claimed
+def checked_kind(certificate: Mapping[str, Any], network: LayeredNetwork) -> str:
+    """Return a certificate's kind, once version and network are known to fit.
+
+    Raises
+    ------
+    InputError
+        If they do not, or are missing.
+    """
+    if not isinstance(certificate, Mapping):
+        raise InputError(f"a certificate must be a mapping, got {type(certificate).__name__}")
+    missing = [key for key in ("version", "network_hash", "kind") if key not in certificate]
+    if missing:
+        raise InputError(f"the certificate is incomplete: {', '.join(missing)} missing")
+    if certificate["version"] != CERTIFICATE_VERSION:
+        raise InputError(
+            f"version of the certificate must be {CERTIFICATE_VERSION}, "
+            f"got {certificate['version']!r}; make it again"
+        )
+    if certificate["network_hash"] != network.hash:
+        raise InputError(
+            f"the certificate belongs to network {certificate['network_hash']!r}, "
+            f"got {network.hash!r}; weights or slope ranges differ"
+        )
+    return str(certificate["kind"])

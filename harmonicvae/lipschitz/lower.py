@@ -1,46 +1,58 @@
-"""Lower bounds of the ℓ2 Lipschitz constant: the largest Jacobian norm among given inputs."""
+"""Lower bounds of the ℓ2 Lipschitz constant: the largest Jacobian norm that a search finds."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.lipschitz.ascent import climb, polish, random_starts
 from harmonicvae.lipschitz.base import as_network
+from harmonicvae.lipschitz.boxes import check_box
+from harmonicvae.lipschitz.jacobians import JacobianSearch
 from harmonicvae.network import LayeredNetwork
-from harmonicvae.norms import power_iteration, spectral_norm
+from harmonicvae.norms import spectral_norm
 from harmonicvae.records import Bound
 
-#: Numbers held per chunk of inputs, for each of a handful of arrays.
-_CHUNK_NUMBERS = 2_000_000
-#: Jacobians with no more rows or columns are formed, larger ones go through power iteration.
-_EXPLICIT_SIDE = 96
+#: Of the ascent's best inputs, how many are recomputed from the whole Jacobian.
+_FINALISTS = 3
 
 
 def sampled_jacobian_norm(
     network: Any,
-    x: Any,
-    n_steps: int = 0,
-    n_starts: int = 8,
+    x: Any = None,
+    n_steps: int = 100,
+    n_starts: int = 16,
+    n_random: int = 32,
+    random_state: int = 0,
+    box: Sequence[Any] | None = None,
     tol: float = 1e-4,
     max_iter: int = 100,
 ) -> Bound:
-    """Compute the largest Jacobian norm among given inputs, a lower bound of the constant.
+    """Compute the largest Jacobian norm found among inputs, a lower bound of the constant.
 
     Parameters
     ----------
     network : LayeredNetwork or torch.nn.Module
         Any network that can be represented exactly.
-    x : array-like of shape (n, ...)
-        Inputs, n ≥ 1; images are flattened.
-    n_steps : int, default=0
-        Steps of gradient ascent on ‖J(x)‖₂ from the best inputs; 0 means none. Piecewise
-        linear networks have no such gradient, so that steps change nothing there.
-    n_starts : int, default=8
-        Number of best inputs from which to ascend, ≥ 1.
+    x : array-like of shape (n, ...), default=None
+        Inputs, n ≥ 1; images are flattened. None means random starts only.
+    n_steps : int, default=100
+        Steps of ascent on ‖J(x)‖₂, ≥ 0; 0 means none.
+    n_starts : int, default=16
+        Number of the best inputs in ``x`` from which to ascend, ≥ 1.
+    n_random : int, default=32
+        Random starts beside, ≥ 0, and ≥ 1 without ``x``: inputs where many first-layer
+        neurons are steep or near a kink.
+    random_state : int, default=0
+        Seed ≥ 0 of the random starts; the same seed gives the same result.
+    box : pair (low, high) of floats or array-likes of shape (input_dim,), default=None
+        Inputs that count, low ≤ high; others are moved to the nearest point in it. The
+        result bounds the constant on the box from below, hence also the global one.
     tol : float, default=1e-4
         Relative growth per power iteration below which the search stops; it affects
         which input is found best, not the value there.
@@ -50,26 +62,30 @@ def sampled_jacobian_norm(
     Returns
     -------
     Bound
-        ``kind="lower"``, ``status="float64"``, in output units per input unit. ``details``:
-        "index" (row of ``x`` that was best, or the ascent started from), "point" (the
-        input, if ascent moved it), "median" (of the norms over ``x``, estimated), "n_points".
+        ``kind="lower"``, ``status="float64"``, in output units per input unit; ``scope``
+        "box" if one is given. ``details``: "point" (the input with that norm), "start"
+        ("data" or "random": where the ascent to it started), "index" (row of ``x`` or number
+        of the random start), "n_points" (inputs compared before the ascent), "median" (of
+        the norms over ``x``, or over the random starts; estimated), "steps".
 
     Raises
     ------
     UnsupportedNetworkError
         If a layer has no exact form.
     InputError
-        If ``x`` does not fit or a number is out of its range.
+        If ``x`` or ``box`` does not fit or a number is out of its range.
     SolverError
         If a Jacobian exceeds the largest float64.
 
     Notes
     -----
-    All inputs are compared in chunks, after replacing a wide first and a tall last layer by
-    its triangular factor: with at most 96 inputs or outputs through the eigenvalues of JJᵀ or
-    JᵀJ, else by power iteration on products with the layers and their local slopes. The
-    best input's Jacobian is then formed in float64 and its norm taken by SVD; the value is
-    right up to the rounding of that. Cost O(n · s · Σ out·in), s the number of inputs,
+    At points: for no other inputs. Inputs are compared in chunks after replacing a wide
+    first and a tall last layer by its triangular factor: with at most 96 inputs or outputs
+    through the eigenvalues of JJᵀ or JᵀJ, else by power iteration. All starts then climb at
+    once (:func:`harmonicvae.lipschitz.ascent.climb`), after a quarter of the steps only the
+    best quarter of them; the best one is polished by L-BFGS-B. The Jacobian of the winner is
+    formed in float64 and its norm taken by SVD; the value is right up to the rounding of
+    that. Cost O((n·s + (n_starts + n_random)·n_steps) · Σ out·in), s the number of inputs,
     outputs or iterations.
 
     Examples
@@ -77,34 +93,127 @@ def sampled_jacobian_norm(
     >>> network = LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation="sigmoid")
     >>> sampled_jacobian_norm(network, [[1.0], [0.0]]).value
     1.5
+    >>> sampled_jacobian_norm(network, [[1.0]], n_steps=0, n_random=0).value < 0.7
+    True
+    >>> round(sampled_jacobian_norm(network, box=(1.0, 2.0)).value, 3)
+    0.63
     """
-    if n_steps < 0 or n_starts < 1:
-        raise InputError(f"need n_steps >= 0 and n_starts >= 1, got {n_steps} and {n_starts}")
-    started = time.perf_counter()
     network = as_network(network)
-    points = network.check_points(x)
-    search = _Search.of(network, tol, max_iter)
-    norms = search.norms(points)
-    order = np.argsort(-norms)[: min(n_starts, len(norms))]
-    details: dict[str, Any] = {"median": float(np.median(norms)), "n_points": len(points)}
-    best, index = points[order[0]], int(order[0])
-    value = _jacobian_norm(network, best)
+    _check_numbers(network, x, n_steps, n_starts, n_random, max_iter)
+    started = time.perf_counter()
+    region = None if box is None else check_box(network, box)
+    search = JacobianSearch.of(network, tol, max_iter, keep_inputs=region is not None)
+    rng = np.random.default_rng(random_state)
+    pool = _Pool.of(search, network, x, n_random, rng, region)
+    norms = search.norms(pool.reduced)
+    counted = norms[: pool.n_data] if pool.n_data else norms
+    chosen = np.concatenate(
+        [
+            np.argsort(-norms[: pool.n_data], kind="stable")[:n_starts],
+            np.arange(pool.n_data, len(norms)),
+        ]
+    )
+    candidates = [(pool.point(int(i)), int(i)) for i in [np.argmax(norms)]]
     if n_steps > 0:
-        climbed, heights = _ascend(search, points[order], n_steps)
-        top = int(np.argmax(heights))
-        refined = _jacobian_norm(network, climbed[top])
-        if refined > value:
-            value, index = refined, int(order[top])
-            details["point"] = climbed[top]
+        candidates += _ascend(search, pool, chosen, n_steps, rng)
+    heights = [_jacobian_norm(network, point) for point, _ in candidates]
+    top = int(np.argmax(heights))
+    point, index = candidates[top]
     return Bound(
         kind="lower",
-        value=value,
+        value=heights[top],
         method="sampled_jacobian",
         status="float64",
+        scope="global" if region is None else "box",
         seconds=time.perf_counter() - started,
         network_hash=network.hash,
-        details={"index": index, **details},
+        details={
+            "index": index if index < pool.n_data else index - pool.n_data,
+            "start": "data" if index < pool.n_data else "random",
+            "point": point,
+            "n_points": len(norms),
+            "median": float(np.median(counted)),
+            "steps": n_steps,
+        },
     )
+
+
+def _check_numbers(
+    network: LayeredNetwork, x: Any, n_steps: int, n_starts: int, n_random: int, max_iter: int
+) -> None:
+    """Refuse numbers out of range."""
+    if n_steps < 0 or n_starts < 1:
+        raise InputError(f"need n_steps >= 0 and n_starts >= 1, got {n_steps} and {n_starts}")
+    if n_random < 0 or (x is None and n_random == 0):
+        raise InputError(f"n_random must be >= 0, and >= 1 if x is None, got {n_random}")
+    if max_iter < 1:
+        raise InputError(f"max_iter must be >= 1, got {max_iter}")
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Starting inputs: data first, then random ones, all inside the box."""
+
+    search: JacobianSearch
+    data: np.ndarray
+    reduced: np.ndarray
+    region: tuple[np.ndarray, np.ndarray] | None
+
+    @classmethod
+    def of(
+        cls,
+        search: JacobianSearch,
+        network: LayeredNetwork,
+        x: Any,
+        n_random: int,
+        rng: np.random.Generator,
+        region: tuple[np.ndarray, np.ndarray] | None,
+    ) -> _Pool:
+        """Collect the starting inputs."""
+        data = np.empty((0, network.input_dim)) if x is None else network.check_points(x)
+        drawn = random_starts(search, n_random, rng)
+        if region is not None and np.all(np.isfinite(region)):
+            half = n_random // 2
+            drawn[n_random - half :] = rng.uniform(*region, (half, network.input_dim))
+        if region is not None:
+            data, drawn = np.clip(data, *region), np.clip(drawn, *region)
+        return cls(search, data, np.concatenate([search.reduce(data), drawn]), region)
+
+    @property
+    def n_data(self) -> int:
+        """Number of inputs that were given."""
+        return len(self.data)
+
+    def point(self, index: int, reduced: np.ndarray | None = None) -> np.ndarray:
+        """Return a start, or the input near it whose reduced form is ``reduced``."""
+        origin = self.data[index] if index < self.n_data else None
+        if reduced is None and origin is not None:
+            return origin
+        target = self.reduced[index] if reduced is None else reduced
+        return self.search.expand(target, origin)
+
+    def project(self, reduced: np.ndarray) -> np.ndarray:
+        """Return inputs moved into the box, if there is one."""
+        return reduced if self.region is None else np.clip(reduced, *self.region)
+
+
+def _ascend(
+    search: JacobianSearch,
+    pool: _Pool,
+    chosen: np.ndarray,
+    n_steps: int,
+    rng: np.random.Generator,
+) -> list[tuple[np.ndarray, int]]:
+    """Climb from the chosen starts; return the best inputs with the numbers of their starts."""
+    first = max(1, n_steps // 4)
+    points, heights = climb(search, pool.reduced[chosen], first, rng, pool.project)
+    kept = np.argsort(-heights, kind="stable")[: max(2 * _FINALISTS, len(chosen) // 4)]
+    points, heights = climb(search, points[kept], n_steps - first, rng, pool.project)
+    order = np.argsort(-heights, kind="stable")[:_FINALISTS]
+    found = [(pool.point(int(chosen[kept[i]]), points[i]), int(chosen[kept[i]])) for i in order]
+    better = polish(search, points[order[0]], n_steps, pool.region)
+    number = found[0][1]
+    return [*found, (pool.point(number, pool.project(better)), number)]
 
 
 def _jacobian_norm(network: LayeredNetwork, point: np.ndarray) -> float:
@@ -113,136 +222,3 @@ def _jacobian_norm(network: LayeredNetwork, point: np.ndarray) -> float:
     if not np.all(np.isfinite(jacobian)):
         raise SolverError("the Jacobian exceeds the largest float64; scale the network down")
     return spectral_norm(jacobian)
-
-
-@dataclass(frozen=True)
-class _Search:
-    """Norms and gradients of norms of the Jacobian, for batches of inputs."""
-
-    network: LayeredNetwork
-    weights: tuple[np.ndarray, ...]  # first and last replaced by square factors where smaller
-    tol: float
-    max_iter: int
-
-    @classmethod
-    def of(cls, network: LayeredNetwork, tol: float, max_iter: int) -> _Search:
-        """Reduce the outer layers: ‖J‖₂ is unchanged by orthogonal factors."""
-        weights = list(network.weights)
-        if weights[-1].shape[0] > weights[-1].shape[1]:
-            weights[-1] = np.asarray(np.linalg.qr(weights[-1], mode="r"))
-        if weights[0].shape[1] > weights[0].shape[0]:
-            weights[0] = np.asarray(np.linalg.qr(weights[0].T, mode="r")).T
-        return cls(network, tuple(weights), tol, max_iter)
-
-    def norms(self, points: np.ndarray) -> np.ndarray:
-        """Return ‖J(x)‖₂ of each input, to a relative 1e-6 or estimated from below."""
-        side = min(self.weights[-1].shape[0], self.weights[0].shape[1])
-        explicit = side <= _EXPLICIT_SIDE
-        inner = max(weight.shape[0] for weight in self.weights) * side if explicit else 0
-        size = max(1, _CHUNK_NUMBERS // max(inner, *map(max, self._shapes())))
-        parts = []
-        for i in range(0, len(points), size):
-            slopes = self.network.local_slopes(points[i : i + size])
-            count = len(points[i : i + size])
-            parts.append(self._explicit(slopes, count) if explicit else self._singular(slopes)[0])
-        return np.concatenate(parts)
-
-    def _shapes(self) -> list[tuple[int, ...]]:
-        """Return the shapes of the network's matrices."""
-        return [weight.shape for weight in self.network.weights]
-
-    def _explicit(self, slopes: list[np.ndarray], count: int) -> np.ndarray:
-        """Return ‖J(x)‖₂ from the Gram matrix of J, formed from its smaller side."""
-        first, last = self.weights[0], self.weights[-1]
-        if first.shape[1] <= last.shape[0]:
-            product = np.broadcast_to(first.T, (count, *first.T.shape))  # Jᵀ, one row an input
-            for slope, weight in zip(slopes, self.weights[1:]):
-                product = _times(product * slope[:, None, :], weight.T)
-        else:
-            product = np.broadcast_to(last, (count, *last.shape))
-            for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1])):
-                product = _times(product * slope[:, None, :], weight)
-        scale = np.max(np.abs(product), axis=(1, 2), initial=0.0)
-        scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
-        product = product / scale[:, None, None]
-        gram = product @ product.transpose(0, 2, 1)
-        if not np.all(np.isfinite(gram)):
-            raise SolverError("a Jacobian exceeds the largest float64; scale the network down")
-        return scale * np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[:, -1], 0.0))
-
-    def forward(self, slopes: list[np.ndarray], vectors: np.ndarray) -> np.ndarray:
-        """Return J v for each input."""
-        image = vectors @ self.weights[0].T
-        for slope, weight in zip(slopes, self.weights[1:]):
-            image = (slope * image) @ weight.T
-        return image
-
-    def backward(self, slopes: list[np.ndarray], vectors: np.ndarray) -> np.ndarray:
-        """Return Jᵀ u for each input."""
-        image = vectors @ self.weights[-1]
-        for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1])):
-            image = (slope * image) @ weight
-        return image
-
-    def _singular(self, slopes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return norm and right singular vector for each input."""
-        count = len(slopes[0]) if slopes else 1
-        dim = self.weights[0].shape[1]
-        start = np.random.default_rng(0).standard_normal((1, dim))
-        return power_iteration(
-            lambda vectors: self.forward(slopes, vectors),
-            lambda vectors: self.backward(slopes, vectors),
-            np.repeat(start, count, axis=0),
-            max_iter=self.max_iter,
-            tol=self.tol,
-        )
-
-    def gradients(self, points: np.ndarray) -> np.ndarray:
-        """Return the gradient of ‖J(x)‖₂ = uᵀJ(x)v with respect to x, for each input."""
-        network = self.network
-        slopes = network.local_slopes(points)
-        _, right = self._singular(slopes)
-        value = points @ network.weights[0].T + network.biases[0]
-        tangent = right @ self.weights[0].T
-        bends = []  # φ″ times the tangent before the activation
-        for i, (item, slope) in enumerate(zip(network.activations, slopes)):
-            bends.append(item.curvature(value) * tangent)
-            tangent = (slope * tangent) @ self.weights[i + 1].T
-            if i + 1 < len(slopes):
-                value = item.function(value) @ network.weights[i + 1].T + network.biases[i + 1]
-        size = np.linalg.norm(tangent, axis=1, keepdims=True)
-        left = tangent / np.where(size > 0, size, 1.0)
-        behind = left @ self.weights[-1]
-        total = np.zeros_like(behind)
-        for i in reversed(range(len(slopes))):
-            at_value = slopes[i] * total + behind * bends[i]
-            matrix = network.weights[i]
-            total = at_value @ matrix
-            if i > 0:
-                behind = (slopes[i] * behind) @ matrix
-        return total
-
-
-def _times(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Return batch @ matrix as one matrix product."""
-    count, rows, columns = batch.shape
-    return (batch.reshape(-1, columns) @ matrix).reshape(count, rows, -1)
-
-
-def _ascend(search: _Search, points: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Climb ‖J(x)‖₂ with normalised gradient steps that grow on success and shrink on failure."""
-    points = np.array(points)
-    heights = search.norms(points)
-    lengths = np.linalg.norm(points, axis=1)
-    steps = np.full(len(points), 0.1 * (float(np.median(lengths)) or 1.0))
-    for _ in range(n_steps):
-        gradients = search.gradients(points)
-        size = np.linalg.norm(gradients, axis=1, keepdims=True)
-        if not np.any(size > 0):
-            break
-        trial = points + steps[:, None] * gradients / np.where(size > 0, size, 1.0)
-        reached = search.norms(trial)
-        better = reached > heights
-        points[better], heights[better] = trial[better], reached[better]
-        steps *= np.where(better, 1.5, 0.5)
-    return points, heights

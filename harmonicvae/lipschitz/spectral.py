@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from harmonicvae.lipschitz.base import Candidate, LipschitzMethod
-from harmonicvae.lipschitz.certificate import LayerNorms
-from harmonicvae.lipschitz.chain import build_chain
-from harmonicvae.network import LayeredNetwork
+from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 
 
 class NormProduct(LipschitzMethod):
@@ -23,6 +20,7 @@ class NormProduct(LipschitzMethod):
 
     Examples
     --------
+    >>> from harmonicvae.network import LayeredNetwork
     >>> network = LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation="sigmoid")
     >>> round(NormProduct().bound(network).value, 9)
     1.5
@@ -30,7 +28,5 @@ class NormProduct(LipschitzMethod):
 
     name = "norm_product"
 
-    def _bound(self, network: LayeredNetwork) -> Candidate:
-        chain = build_chain(network)
-        norms = chain.layer_norms()
-        return Candidate(value=chain.norm_product(norms), proposal=LayerNorms(norms))
+    def _bound(self, task: Task) -> Candidate:
+        return layer_norms(task)

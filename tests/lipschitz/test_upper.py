@@ -329,7 +329,7 @@ def test_what_a_method_claims_is_not_believed(answer):
 def _shrunk(network, factor, wrong_count=False, negative=False):
     from dataclasses import replace
 
-    from harmonicvae.lipschitz.eclipse import fast_multipliers
+    from harmonicvae.lipschitz.recursion import fast_multipliers
 
     true = fast_multipliers(build_chain(network).with_square_input())
     if wrong_count:

@@ -1,0 +1,154 @@
+"""Affine maps of flat samples as dense matrices, and how large these may be."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from harmonicvae.exceptions import InputError, UnsupportedNetworkError
+
+#: Largest dense matrix of one layer, bytes (16,384 × 16,384 in float64).
+MAX_MATRIX_BYTES = 2 * 2**30
+
+Shape = tuple[int, ...]
+
+
+class AffineMap(NamedTuple):
+    """x ↦ matrix·x + bias on flat samples, and the shape of its result.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (out, in), float64
+    bias : ndarray of shape (out,), float64
+    shape : tuple of int
+        Shape of one output sample; its product is ``out``.
+    """
+
+    matrix: np.ndarray
+    bias: np.ndarray
+    shape: Shape
+
+
+def check_matrix(rows: int, columns: int, layer: str) -> None:
+    """Refuse a layer without outputs, or one whose dense matrix is too large.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of the matrix.
+    layer : str
+        What to call it in the message.
+
+    Raises
+    ------
+    InputError
+        If a size is ≤ 0.
+    UnsupportedNetworkError
+        If the matrix would take more than :data:`MAX_MATRIX_BYTES`.
+
+    Examples
+    --------
+    >>> check_matrix(64, 3072, "Linear at '0'")
+    """
+    if rows <= 0 or columns <= 0:
+        raise InputError(
+            f"{layer} must have at least one input and one output, got {columns} and {rows}"
+        )
+    if 8 * rows * columns > MAX_MATRIX_BYTES:
+        raise UnsupportedNetworkError(
+            f"cannot read {layer}: as a dense matrix it is {rows} × {columns}, "
+            f"{8 * rows * columns / 2**30:.3g} GiB, more than {MAX_MATRIX_BYTES / 2**30:.3g} GiB; "
+            "use a smaller image or fewer channels"
+        )
+
+
+def repeat_blocks(block: np.ndarray, copies: int, layer: str) -> np.ndarray:
+    """Return the block-diagonal matrix with the same block on the diagonal.
+
+    Parameters
+    ----------
+    block : ndarray of shape (out, in)
+    copies : int
+        ≥ 1.
+    layer : str
+        What to call it in an error.
+
+    Returns
+    -------
+    ndarray of shape (copies·out, copies·in)
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If it would take more than :data:`MAX_MATRIX_BYTES`.
+
+    Examples
+    --------
+    >>> repeat_blocks(np.array([[2.0, 3.0]]), 2, "Linear")
+    array([[2., 3., 0., 0.],
+           [0., 0., 2., 3.]])
+    """
+    rows, columns = block.shape
+    check_matrix(copies * rows, copies * columns, layer)
+    if copies == 1:
+        return block
+    matrix = np.zeros((copies, rows, copies, columns))
+    numbers = np.arange(copies)
+    matrix[numbers, :, numbers, :] = block
+    return matrix.reshape(copies * rows, copies * columns)
+
+
+def batch_norm(
+    gamma: np.ndarray,
+    beta: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    epsilon: float,
+    layer: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return scale and shift of each channel of a normalisation with fixed statistics.
+
+    Parameters
+    ----------
+    gamma, beta, mean, variance : ndarray of shape (channels,)
+        γ·(x − mean) / √(variance + ε) + β.
+    epsilon : float
+        ε.
+    layer : str
+        What to call it in an error.
+
+    Returns
+    -------
+    scale, shift : ndarray of shape (channels,)
+        γ / √(variance + ε) and β − mean·scale.
+
+    Raises
+    ------
+    InputError
+        If shapes differ, variance + ε is not > 0, or a result is not finite.
+
+    Notes
+    -----
+    Computed in float64: the scale has a relative error of at most 2⁻⁵¹, the shift an
+    absolute one of at most 2⁻⁵¹·(|β| + 2·|mean·scale|). The network that is read is the
+    one with these coefficients.
+
+    Examples
+    --------
+    >>> ones = np.ones(1)
+    >>> batch_norm(ones, 0 * ones, 2 * ones, 4 * ones, 0.0, "BatchNorm1d")
+    (array([0.5]), array([-1.]))
+    """
+    shapes = {array.shape for array in (gamma, beta, mean, variance)}
+    if shapes != {(gamma.size,)}:
+        raise InputError(f"{layer} must have four vectors of one length, got {sorted(shapes)}")
+    spread = variance + epsilon
+    if not np.all(spread > 0):
+        raise InputError(f"{layer} must have running variance + eps > 0, got {spread.min()}")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = gamma / np.sqrt(spread)
+        shift = beta - mean * scale
+    if not (np.all(np.isfinite(scale)) and np.all(np.isfinite(shift))):
+        raise InputError(f"{layer} has a scale or shift that overflows float64")
+    return scale, shift

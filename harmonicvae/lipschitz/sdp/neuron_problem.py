@@ -1,0 +1,270 @@
+"""LipSDP of a chain of layers, scaled for a solver, with strictly feasible points of both sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from harmonicvae.exceptions import SolverError
+from harmonicvae.lipschitz.lmi import Multipliers
+
+#: Narrower slope ranges are widened to this fraction of their layer's largest slope, which is sound.
+NARROWEST = 1e-4
+#: Smallest standard deviation of a neuron, relative to its layer's, to which it is scaled.
+_FAINTEST = 1e-8
+#: Multipliers of a proposal stay within this factor of their layer's median.
+_WIDEST = 2.0**100
+#: Share of a slope range's width by which the primal start stays inside it, where it must.
+_MARGIN = 0.02
+#: Largest share of the longest feasible multiplier that the dual start takes.
+_LARGEST_SHARE = 0.75
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronProblem:
+    """min ρ such that P(ρ, t) = ρE_0 + Σ t_k (a_k b_kᵀ + b_k a_kᵀ) − G ⪰ 0 and t ≥ 0.
+
+    Parameters
+    ----------
+    weights : tuple of ndarray of shape (n_{i+1}, n_i)
+        W_0 … W_{L−1} in the solver's scale.
+    last : ndarray of shape (k, n_L)
+        R with RᵀR = W_LᵀW_L in the solver's scale; G = RᵀR in the last diagonal block.
+    alphas, betas : tuple of ndarray of shape (n_i,)
+        Slope ranges of the hidden layers, alpha < beta. a_k = e_k − alpha_k w_k and
+        b_k = e_k − beta_k w_k, with w_k the neuron's row of weights in the columns of the
+        layer before.
+    scales : tuple of ndarray of shape (n_i,)
+        The solver's hidden vector i is the chain's times 2**logs[i], divided by scales[i].
+    logs : tuple of float
+        Binary logarithm of the product of all factors up to each block, the last included.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    last: np.ndarray
+    alphas: tuple[np.ndarray, ...]
+    betas: tuple[np.ndarray, ...]
+    scales: tuple[np.ndarray, ...]
+    logs: tuple[float, ...]
+
+    @cached_property
+    def dims(self) -> tuple[int, ...]:
+        """Sizes n_0 … n_L of the diagonal blocks."""
+        return (self.weights[0].shape[1], *(len(weight) for weight in self.weights))
+
+    @property
+    def n_neurons(self) -> int:
+        """Number N of hidden neurons."""
+        return sum(self.dims[1:])
+
+    @property
+    def size(self) -> int:
+        """Rows of P."""
+        return sum(self.dims)
+
+    def multipliers(self, rho: float, t: np.ndarray) -> Multipliers:
+        """Return ρ and t in the units of the chain, for a proof.
+
+        Parameters
+        ----------
+        rho : float
+            ρ > 0 in the solver's scale.
+        t : ndarray of shape (N,)
+            Multipliers in the solver's scale, all layers one after another.
+
+        Returns
+        -------
+        Multipliers
+            One number a neuron.
+        """
+        values, shifts, shifted = [], [], 0
+        parts = np.split(np.maximum(t, 0.0), np.cumsum(self.dims[1:-1]))
+        for part, scale, log in zip(parts, self.scales, self.logs):
+            own = 2.0 * part / rho / scale**2
+            middle = float(np.median(own[own > 0])) if np.any(own > 0) else 1.0
+            shift = round(log + 0.5 * math.log2(middle)) - shifted
+            shifted += shift
+            own = np.clip(own, middle / _WIDEST, middle * _WIDEST) * (own > 0)
+            values.append(own * 2.0 ** (2.0 * (log - shifted)))
+            shifts.append(shift)
+        return Multipliers(
+            tuple(values), tuple(shifts), rho * 2.0 ** (2.0 * (shifted - self.logs[-1]))
+        )
+
+    def value(self, rho: float, exponent: int) -> float:
+        """Return √ρ in the units of a network whose chain has the given exponent."""
+        logarithm = 0.5 * math.log2(rho) - self.logs[-1] + exponent if rho > 0 else -math.inf
+        return math.inf if logarithm > 1023 else 2.0**logarithm
+
+
+def build_problem(
+    matrices: Sequence[np.ndarray], alphas: Sequence[np.ndarray], betas: Sequence[np.ndarray]
+) -> NeuronProblem:
+    """Scale a chain of matrices so that every hidden neuron has a variance of order one.
+
+    Parameters
+    ----------
+    matrices : sequence of L + 1 ndarrays of shape (n_{i+1}, n_i)
+        As from :meth:`harmonicvae.lipschitz.chain.BlockChain.reduced_matrices`, which makes a
+        wide first and a tall last matrix square; none zero; L ≥ 1.
+    alphas, betas : sequence of L ndarrays of shape (n_i,)
+        Slope ranges of the hidden layers.
+
+    Returns
+    -------
+    NeuronProblem
+
+    Raises
+    ------
+    SolverError
+        If a layer has no finite, positive scale.
+
+    Notes
+    -----
+    The variances are those of :func:`primal_start`. Cost O(Σ n³).
+    """
+    alphas, betas = zip(*map(_widened, alphas, betas))
+    covariance = np.eye(matrices[0].shape[1]) / matrices[0].shape[1]
+    weights, scales, logs, log = [], [], [], 0.0
+    scale = np.ones(len(covariance))
+    for matrix, alpha, beta in zip(matrices[:-1], alphas, betas):
+        incoming = matrix * scale
+        deviations = np.sqrt(np.maximum(np.sum((incoming @ covariance) * incoming, axis=1), 0.0))
+        size = _positive(math.sqrt(float(np.mean(deviations**2))))
+        scale = np.maximum(deviations / size, _FAINTEST)
+        weight = incoming / size / scale[:, None]
+        log -= math.log2(size)
+        weights.append(weight)
+        scales.append(scale)
+        logs.append(log)
+        inner = weight @ covariance @ weight.T
+        covariance = _masked(inner, alpha, beta)
+    last = matrices[-1] * scale
+    size = _positive(math.sqrt(float(np.sum((last @ covariance) * last))))
+    logs.append(log - math.log2(size))
+    return NeuronProblem(
+        tuple(weights), last / size, alphas, betas, tuple(scales), tuple(logs)
+    )
+
+
+def _positive(size: float) -> float:
+    """Return a scale, refusing one that is 0 or not finite."""
+    if not 0.0 < size < math.inf:
+        raise SolverError("a layer of the scaled network has no finite, positive scale")
+    return size
+
+
+def _widened(alpha: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return slope ranges that are nowhere narrower than a fraction of the largest slope."""
+    steepest = float(np.max(np.maximum(np.abs(alpha), np.abs(beta))))
+    lacking = np.maximum(NARROWEST * steepest - (beta - alpha), 0.0)
+    return alpha - 0.5 * lacking, beta + 0.5 * lacking
+
+
+def _masked(inner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
+    """Return the covariance of s∘y, y of covariance ``inner``, s ∈ {α, β} by fair coins."""
+    middle, half = 0.5 * (alpha + beta), 0.5 * (beta - alpha)
+    covariance = middle[:, None] * inner * middle
+    covariance[np.diag_indices_from(covariance)] += half**2 * np.diag(inner)
+    return covariance
+
+
+def primal_start(problem: NeuronProblem, signed: np.ndarray) -> np.ndarray:
+    """Compute a strictly feasible point X of the dual of LipSDP, in closed form.
+
+    Parameters
+    ----------
+    problem : NeuronProblem
+    signed : ndarray of bool of shape (N,)
+        Neurons for which the dual asks for a_kᵀXb_k < 0 instead of = 0.
+
+    Returns
+    -------
+    ndarray of shape (size, size)
+        X ≻ 0 with tr(E_0 X) = 1 and a_kᵀXb_k = 0, or < 0.
+
+    Notes
+    -----
+    X is the covariance of (v_0, …, v_L) where v_0 has covariance I/n_0 and every neuron
+    multiplies its input y by α or β, by a fair coin: then (v − αy)(v − βy) = 0 always. With
+    slopes slightly inside the range it is < 0. tr(GX) is a lower bound of the optimal ρ.
+    Cost O(size²·n).
+    """
+    offsets = np.concatenate([[0], np.cumsum(problem.dims)])
+    size, first = problem.size, problem.dims[0]
+    start = np.zeros((size, size))
+    start[:first, :first] = np.eye(first) / first
+    layers = zip(problem.weights, problem.alphas, problem.betas)
+    for i, (weight, alpha, beta) in enumerate(layers):
+        before = slice(offsets[i], offsets[i + 1])
+        own = slice(offsets[i + 1], offsets[i + 2])
+        margin = _MARGIN * (beta - alpha) * signed[own.start - first : own.stop - first]
+        cross = weight @ start[before, : offsets[i + 1]]
+        start[own, : offsets[i + 1]] = 0.5 * (alpha + beta)[:, None] * cross
+        start[: offsets[i + 1], own] = start[own, : offsets[i + 1]].T
+        inner = cross[:, before] @ weight.T
+        start[own, own] = _masked(0.5 * (inner + inner.T), alpha + margin, beta - margin)
+    return start
+
+
+def dual_start(
+    problem: NeuronProblem, patterns: Sequence[np.ndarray], slack: float
+) -> tuple[float, np.ndarray]:
+    """Compute a strictly feasible point (ρ, t) of LipSDP by a recursion over the layers.
+
+    Parameters
+    ----------
+    problem : NeuronProblem
+    patterns : sequence of ndarray of shape (n_i,)
+        Ratios, > 0, of the multipliers within each hidden layer.
+    slack : float
+        > 1: ρ is the smallest one that the recursion's multipliers allow, times this.
+
+    Returns
+    -------
+    rho : float
+    t : ndarray of shape (N,)
+
+    Raises
+    ------
+    SolverError
+        If the recursion breaks down.
+
+    Notes
+    -----
+    With m and d the middle and half width of the slope ranges, p the pattern, Q_0 = I and
+    G = HQHᵀ, H = √p·d·W, multipliers λp leave the next layer with
+    Q = 1/(λp) + (m/d)G(I − λG)⁻¹(m/d)/p for any 0 < λ < 1/λmax(G), because
+    (v − αy)(v − βy) = (v − my)² − d²y². With p = 1 and equal slopes this is ECLipsE-Fast.
+    ρ = λmax(RQRᵀ). Cost O(Σ n³).
+    """
+    state = np.eye(problem.dims[0])
+    parts = []
+    layers = zip(problem.weights, problem.alphas, problem.betas, patterns)
+    try:
+        for weight, alpha, beta, pattern in layers:
+            middle, half = 0.5 * (alpha + beta), 0.5 * (beta - alpha)
+            root = np.sqrt(pattern)
+            outer = (root * half)[:, None] * weight
+            gram = outer @ state @ outer.T
+            eigenvalues, vectors = np.linalg.eigh(0.5 * (gram + gram.T))
+            widths = np.linalg.norm(half * root), np.linalg.norm(middle * root)
+            share = min(widths[0] / (widths[0] + widths[1]), _LARGEST_SHARE)
+            factor = share / eigenvalues[-1]
+            shape = np.maximum(eigenvalues, 0.0) / (1.0 - factor * eigenvalues)
+            vectors = (middle / half / root)[:, None] * vectors
+            state = np.diag(1.0 / (factor * pattern)) + (vectors * shape) @ vectors.T
+            parts.append(factor * pattern)
+        final = problem.last @ state @ problem.last.T
+        least = float(np.linalg.eigvalsh(0.5 * (final + final.T))[-1])
+    except np.linalg.LinAlgError as error:
+        raise SolverError(f"the layer recursion broke down: {error}") from error
+    rho = slack * least
+    t = 0.5 * rho * np.concatenate(parts)
+    if not (0.0 < rho < math.inf and np.all(np.isfinite(t))):
+        raise SolverError("the layer recursion broke down: its multipliers are not finite")
+    return rho, t

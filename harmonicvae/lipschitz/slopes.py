@@ -1,0 +1,268 @@
+"""Slope ranges of every hidden neuron, from its activation or tightened by interval arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harmonicvae.activations import Activation
+from harmonicvae.enclosures import affine_range, slope_range, value_range
+from harmonicvae.exceptions import InputError
+from harmonicvae.intervals import Interval, up
+from harmonicvae.network import LayeredNetwork
+from harmonicvae.rounding import TINY, UNIT, gamma
+
+#: Rules from which slope ranges follow; "box" needs a box of inputs.
+RULES = ("activation", "propagated", "box")
+#: Parts into which an interval is cut to enclose φ(y) − m·y on it.
+_PARTS = 16
+#: Multiplications per layer beyond which affine forms are left out.
+_FORM_LIMIT = 2e10
+
+
+@dataclass(frozen=True, eq=False)
+class SlopeRanges:
+    """Range of the slope of every hidden neuron.
+
+    Parameters
+    ----------
+    alphas, betas : tuple of ndarray of shape (hidden_dims[i],)
+        (φ(a) − φ(b)) / (a − b) lies in [alpha, beta] for all reachable a ≠ b; rounded outwards.
+    rule : {"activation", "propagated", "box"}
+        What they follow from: the activation alone; the ranges that activations with bounded
+        outputs leave for all inputs; or the inputs in ``box``.
+    box : pair of ndarray of shape (input_dim,) or None
+        Lower and upper ends of the box.
+    """
+
+    alphas: tuple[np.ndarray, ...]
+    betas: tuple[np.ndarray, ...]
+    rule: str
+    box: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the ranges hold for, "box" or "global"."""
+        return "box" if self.rule == "box" else "global"
+
+
+def slope_ranges(
+    network: LayeredNetwork,
+    rule: str = "propagated",
+    box: Sequence[Any] | None = None,
+) -> SlopeRanges:
+    """Compute rigorous slope ranges of every hidden neuron.
+
+    Parameters
+    ----------
+    network : LayeredNetwork
+        Any network.
+    rule : {"activation", "propagated", "box"}, default="propagated"
+        "activation": each activation's own range. "propagated": pre-activations are
+        enclosed for all inputs, which tightens the ranges behind layers whose outputs are
+        bounded (sigmoid, tanh) or bounded on one side (ReLU, softplus, ELU, SiLU, GELU).
+        "box": the same for the inputs in ``box``, from the first layer on.
+    box : pair (low, high), default=None
+        Ends of the box, each a number or of shape (input_dim,), low ≤ high; may be
+        infinite. Needed by the rule "box", refused by the others.
+
+    Returns
+    -------
+    SlopeRanges
+        Read-only arrays, one pair for each hidden layer.
+
+    Raises
+    ------
+    InputError
+        If the rule is unknown, a box is missing or not wanted, or the box has another
+        shape, NaN, or low > high.
+
+    Notes
+    -----
+    Guarantee: for every two inputs (of the box), the exact network with the given float64
+    weights and biases has φ(a) − φ(b) = s·(a − b) with s in [alpha, beta] for each hidden neuron,
+    a and b its two pre-activations: both lie in the enclosing interval, and so does the
+    segment between them. Pre-activations of layer i + 1 are enclosed by
+    W·(range of φ) + b, and over a finite box also by the mean value form
+    f(c) + J·(x − c), c the centre and J an interval matrix that encloses the
+    Jacobians over the box; the intersection counts. Everything is rounded
+    outwards. Activations whose range was widened with ``with_slopes`` keep that range.
+    Cost O(Σ out·in), and O(input_dim·Σ out·in) for a finite box.
+
+    Examples
+    --------
+    >>> network = LayeredNetwork.from_arrays([[[1.0]], [[2.0]], [[1.0]]], activation="sigmoid")
+    >>> [float(beta[0]) for beta in slope_ranges(network).betas]
+    [0.25, 0.25]
+    >>> round(float(slope_ranges(network).alphas[1][0]), 6)  # σ′(2), as inputs lie in [0, 2]
+    0.104994
+    >>> slope_ranges(network, "box", ([1.0], [2.0])).scope
+    'box'
+    """
+    if rule not in RULES:
+        raise InputError(f"rule must be one of {RULES}, got {rule!r}")
+    if rule != "box" and box is not None:
+        raise InputError(f"a box needs rule='box', got rule={rule!r}; leave the box out")
+    if rule == "activation":
+        pairs = list(zip(network.hidden_dims, network.activations))
+        alphas = [np.full(size, item.alpha) for size, item in pairs]
+        betas = [np.full(size, item.beta) for size, item in pairs]
+        return SlopeRanges(_frozen(alphas), _frozen(betas), rule)
+    if rule == "box":
+        ends = _box(box, network.input_dim)
+    else:
+        ends = np.full(network.input_dim, -np.inf), np.full(network.input_dim, np.inf)
+    alphas, betas = _propagate(network, *ends)
+    return SlopeRanges(
+        _frozen(alphas), _frozen(betas), rule, _frozen(ends) if rule == "box" else None
+    )
+
+
+def _frozen(arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
+    """Return read-only arrays."""
+    for array in arrays:
+        array.flags.writeable = False
+    return tuple(arrays)
+
+
+def _box(box: Sequence[Any] | None, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return both ends of a box as arrays of shape (size,)."""
+    if box is None:
+        raise InputError("rule='box' needs a box (low, high), got none; or use rule='propagated'")
+    if isinstance(box, (str, bytes)) or not hasattr(box, "__len__") or len(box) != 2:
+        raise InputError(f"box must be a pair (low, high), got {type(box).__name__}: {box!r:.80}")
+    low, high = _end(box[0], "low", size), _end(box[1], "high", size)
+    if np.any(low > high):
+        i = int(np.argmax(low > high))
+        raise InputError(f"box must have low <= high, got {low[i]} > {high[i]} at input {i}")
+    return low, high
+
+
+def _end(value: Any, name: str, size: int) -> np.ndarray:
+    """Return one end of a box as a float64 array of shape (size,), refusing NaN."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"box {name} must be a number or an array: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"box {name} must hold real numbers, got dtype {array.dtype}")
+    if array.shape not in ((), (size,)):
+        raise InputError(f"box {name} must be a number or of shape ({size},), got {array.shape}")
+    if np.any(np.isnan(array)):
+        raise InputError(f"box {name} must not hold NaN; use -inf and inf for no limit")
+    return np.array(np.broadcast_to(_outward(array, name), (size,)))
+
+
+def _outward(array: np.ndarray, name: str) -> np.ndarray:
+    """Convert to float64; an end that is no float64 number moves to the next one outside."""
+    numbers = array.astype(np.float64)
+    large = np.abs(numbers) >= 2.0**53  # integers round, as do floats of more than 64 bits
+    rounded = numbers != array if array.dtype.kind == "f" else large
+    return np.where(rounded, np.nextafter(numbers, -np.inf if name == "low" else np.inf), numbers)
+
+
+def _propagate(
+    network: LayeredNetwork, low: np.ndarray, high: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return alphas and betas of the hidden layers for inputs in [low, high]."""
+    alphas, betas = [], []
+    form: _AffineForm | None = None
+    layers = zip(network.weights, network.biases, network.activations)
+    for weight, bias, item in layers:
+        start = form if form is not None else _AffineForm.of(low, high)
+        form = start.after_layer(weight, bias) if start is not None else None
+        low, high = affine_range(weight, bias, low, high)
+        if form is not None:
+            bounds = form.bounds()
+            low, high = np.maximum(low, bounds.lower), np.minimum(high, bounds.upper)
+        alpha, beta = slope_range(item, low, high)
+        alphas.append(np.array(alpha))
+        betas.append(np.array(beta))
+        form = form.after_activation(item, low, high) if form is not None else None
+        low, high = value_range(item, low, high)
+    return alphas, betas
+
+
+@dataclass(frozen=True, eq=False)
+class _AffineForm:
+    """Values y = M·ξ + B with ‖ξ‖_∞ ≤ 1 the same for all neurons and B in an interval."""
+
+    matrix: np.ndarray  # M, of shape (k, n); a vector stands for a diagonal matrix
+    rest: Interval  # B, of shape (k,)
+
+    @classmethod
+    def of(cls, low: np.ndarray, high: np.ndarray) -> _AffineForm | None:
+        """Return x = centre + radius·ξ, radius rounded upwards; None unless all is finite."""
+        if not np.all(np.isfinite(low) & np.isfinite(high)):
+            return None
+        centre = 0.5 * low + 0.5 * high
+        radius = np.where(low < high, up(np.maximum(high - centre, centre - low)), 0.0)
+        exact = np.where(low < high, centre, low)
+        return cls._checked(radius, Interval(exact, exact))
+
+    @classmethod
+    def _checked(cls, matrix: np.ndarray, rest: Interval) -> _AffineForm | None:
+        finite = all(np.all(np.isfinite(part)) for part in (matrix, rest.lower, rest.upper))
+        return cls(matrix, rest) if finite else None
+
+    def _reach(self) -> np.ndarray:
+        """Return the row sums of |M|, rounded upwards."""
+        if self.matrix.ndim == 1:
+            return self.matrix
+        total = np.sum(np.abs(self.matrix), axis=1)
+        return up(total * (1.0 + gamma(self.matrix.shape[1] + 2)))
+
+    def bounds(self) -> Interval:
+        """Enclose y."""
+        reach = self._reach()
+        return self.rest.plus(Interval(-reach, reach))
+
+    def after_layer(self, weight: np.ndarray, bias: np.ndarray) -> _AffineForm | None:
+        """Return W y + b; each entry of the computed W M is off by at most γ_k(|W||M|)."""
+        if weight.size * self.matrix.shape[-1] > _FORM_LIMIT and self.matrix.ndim == 2:
+            return None
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            diagonal = self.matrix.ndim == 1
+            matrix = weight * self.matrix if diagonal else weight @ self.matrix
+            reach, size = self._reach(), np.abs(weight)
+            underflow = TINY * (1.0 + np.max(size, initial=0.0))
+            underflow *= 1.0 + np.max(reach, initial=0.0)
+            error = up(gamma(weight.shape[1] + 8) * (size @ reach) * (1.0 + 1e-6) + underflow)
+            error = np.where(reach.any(), error, 0.0)
+            rest = Interval(*affine_range(weight, bias, *self.rest))
+            return self._checked(matrix, rest.plus(Interval(-error, error)))
+
+    def after_activation(
+        self, item: Activation, low: np.ndarray, high: np.ndarray
+    ) -> _AffineForm | None:
+        """Return φ(y) = m·y + e, y in [low, high], with m near the slope of the chord."""
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            if not np.all(np.isfinite(high - low)):
+                return None
+            alpha, beta = slope_range(item, low, high)
+            first, last = value_range(item, low, low)[0], value_range(item, high, high)[0]
+            chord = (last - first) / np.where(low < high, high - low, 1.0)
+            chord = np.where(np.isfinite(chord) & (low < high), chord, 0.5 * alpha + 0.5 * beta)
+            slope = np.clip(chord, alpha, beta)
+            rest = self.rest.times(Interval(slope, slope)).plus(_residue(item, slope, low, high))
+            error = up(np.abs(slope) * (4.0 * UNIT * self._reach() + TINY))
+            return self._checked(slope[:, None] * self.matrix, rest.plus(Interval(-error, error)))
+
+
+def _residue(item: Activation, slope: np.ndarray, low: np.ndarray, high: np.ndarray) -> Interval:
+    """Enclose φ(y) − m·y for y in [low, high], by the mean value theorem on each of its parts."""
+    shares = np.linspace(0.0, 1.0, _PARTS + 1)[:, None]
+    cuts = low + shares * (high - low)
+    cuts[0], cuts[-1] = low, high
+    cuts = np.clip(np.maximum.accumulate(cuts, axis=0), low, high)
+    left, right = cuts[:-1], cuts[1:]
+    centre = np.clip(0.5 * left + 0.5 * right, left, right)
+    radius = up(np.maximum(right - centre, centre - left))
+    line = Interval(centre, centre).times(Interval(slope, slope))
+    steepness = Interval(*slope_range(item, left, right)).minus(Interval(slope, slope))
+    value = Interval(*value_range(item, centre, centre)).minus(line)
+    whole = value.plus(steepness.times(Interval(-radius, radius)))
+    return Interval(np.min(whole.lower, axis=0), np.max(whole.upper, axis=0))
