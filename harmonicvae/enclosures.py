@@ -29,7 +29,14 @@ from harmonicvae.curves import (
 )
 from harmonicvae.intervals import Ends, Interval, affine_range, checked_ends
 
-__all__ = ["affine_range", "curvature_range", "is_widened", "slope_range", "third_range", "value_range"]
+__all__ = [
+    "affine_range",
+    "curvature_range",
+    "is_widened",
+    "slope_range",
+    "third_range",
+    "value_range",
+]
 
 
 def _own(item: Activation) -> Activation | None:

@@ -11,7 +11,7 @@ import numpy as np
 from harmonicvae.activations import Activation
 from harmonicvae.enclosures import affine_range, slope_range, value_range
 from harmonicvae.exceptions import InputError
-from harmonicvae.intervals import Interval, up
+from harmonicvae.intervals import Ends, Interval, up
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, UNIT, gamma
 
@@ -21,6 +21,8 @@ RULES = ("activation", "propagated", "box")
 _PARTS = 16
 #: Multiplications per layer beyond which affine forms are left out.
 _FORM_LIMIT = 2e10
+#: Affine forms carried at a time, in the values of the first layers with finite ranges.
+_FORMS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +87,22 @@ def slope_ranges(
     Guarantee: for every two inputs (of the box), the exact network with the given float64
     weights and biases has φ(a) − φ(b) = s·(a − b) with s in [alpha, beta] for each hidden neuron,
     a and b its two pre-activations: both lie in the enclosing interval, and so does the
-    segment between them. Pre-activations of layer i + 1 are enclosed by
-    W·(range of φ) + b, and over a finite box also by the mean value form
-    f(c) + J·(x − c), c the centre and J an interval matrix that encloses the
-    Jacobians over the box; the intersection counts. Everything is rounded
-    outwards. Activations whose range was widened with ``with_slopes`` keep that range.
-    Cost O(Σ out·in), and O(input_dim·Σ out·in) for a finite box.
+    segment between them.
+
+    Pre-activations are enclosed by W·(range of φ) + b and, behind the first two layers with
+    finite ranges (the box, the outputs of sigmoids), also by affine forms in the n values of
+    each: y = M·ξ + B, ‖ξ‖_∞ ≤ 1, B an interval, where φ(y) = m·y + e and e is enclosed piece by
+    piece. The intersection counts, over a box also with the ranges for all inputs, so that
+    "box" is never looser than "propagated". Everything is rounded outwards. Activations whose
+    range was widened with ``with_slopes`` keep it.
+
+    Cost O(n·Σ out·in) and memory O(n·max out); a form ends at a layer where n·out·in exceeds
+    2·10¹⁰.
+
+    References
+    ----------
+    G. Singh, T. Gehr, M. Mirman, M. Püschel and M. Vechev, "Fast and effective robustness
+    certification", NeurIPS 2018: affine forms of networks.
 
     Examples
     --------
@@ -111,14 +123,14 @@ def slope_ranges(
         alphas = [np.full(size, item.alpha) for size, item in pairs]
         betas = [np.full(size, item.beta) for size, item in pairs]
         return SlopeRanges(_frozen(alphas), _frozen(betas), rule)
-    if rule == "box":
-        ends = _box(box, network.input_dim)
-    else:
-        ends = np.full(network.input_dim, -np.inf), np.full(network.input_dim, np.inf)
-    alphas, betas = _propagate(network, *ends)
-    return SlopeRanges(
-        _frozen(alphas), _frozen(betas), rule, _frozen(ends) if rule == "box" else None
-    )
+    ends = _box(box, network.input_dim) if rule == "box" else None
+    whole = np.full(network.input_dim, np.inf)
+    ranges = _propagate(network, -whole, whole)
+    if ends is not None:
+        ranges = _propagate(network, *ends, within=ranges)
+    slopes = [slope_range(a, *reached) for a, reached in zip(network.activations, ranges)]
+    alphas, betas = [np.array(low) for low, _ in slopes], [np.array(high) for _, high in slopes]
+    return SlopeRanges(_frozen(alphas), _frozen(betas), rule, ends and _frozen(ends))
 
 
 def _frozen(arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
@@ -165,25 +177,28 @@ def _outward(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _propagate(
-    network: LayeredNetwork, low: np.ndarray, high: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Return alphas and betas of the hidden layers for inputs in [low, high]."""
-    alphas, betas = [], []
-    form: _AffineForm | None = None
-    layers = zip(network.weights, network.biases, network.activations)
-    for weight, bias, item in layers:
-        start = form if form is not None else _AffineForm.of(low, high)
-        form = start.after_layer(weight, bias) if start is not None else None
-        low, high = affine_range(weight, bias, low, high)
-        if form is not None:
-            bounds = form.bounds()
-            low, high = np.maximum(low, bounds.lower), np.minimum(high, bounds.upper)
-        alpha, beta = slope_range(item, low, high)
-        alphas.append(np.array(alpha))
-        betas.append(np.array(beta))
-        form = form.after_activation(item, low, high) if form is not None else None
+    network: LayeredNetwork, low: np.ndarray, high: np.ndarray, within: Sequence[Ends] | None = None
+) -> list[Ends]:
+    """Enclose the pre-activations for inputs in [low, high], known to lie in ``within``."""
+    ranges: list[Ends] = []
+    forms: list[_AffineForm] = []
+    for i, item in enumerate(network.activations):
+        if len(forms) < _FORMS:
+            forms = [*forms, *_AffineForm.of(low, high)]
+        low, high = affine_range(network.weights[i], network.biases[i], low, high)
+        bounds = [Interval(low, high)] if within is None else [Interval(low, high), within[i]]
+        forms = [
+            after
+            for form in forms
+            for after in form.after_layer(network.weights[i], network.biases[i])
+        ]
+        bounds += [form.bounds() for form in forms]
+        low = np.max([lower for lower, _ in bounds], axis=0)
+        high = np.min([upper for _, upper in bounds], axis=0)
+        ranges.append((low, high))
+        forms = [after for form in forms for after in form.after_activation(item, low, high)]
         low, high = value_range(item, low, high)
-    return alphas, betas
+    return ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,19 +209,19 @@ class _AffineForm:
     rest: Interval  # B, of shape (k,)
 
     @classmethod
-    def of(cls, low: np.ndarray, high: np.ndarray) -> _AffineForm | None:
-        """Return x = centre + radius·ξ, radius rounded upwards; None unless all is finite."""
+    def of(cls, low: np.ndarray, high: np.ndarray) -> list[_AffineForm]:
+        """Return x = centre + radius·ξ, radius rounded upwards; [] unless all is finite."""
         if not np.all(np.isfinite(low) & np.isfinite(high)):
-            return None
+            return []
         centre = 0.5 * low + 0.5 * high
         radius = np.where(low < high, up(np.maximum(high - centre, centre - low)), 0.0)
         exact = np.where(low < high, centre, low)
         return cls._checked(radius, Interval(exact, exact))
 
     @classmethod
-    def _checked(cls, matrix: np.ndarray, rest: Interval) -> _AffineForm | None:
+    def _checked(cls, matrix: np.ndarray, rest: Interval) -> list[_AffineForm]:
         finite = all(np.all(np.isfinite(part)) for part in (matrix, rest.lower, rest.upper))
-        return cls(matrix, rest) if finite else None
+        return [cls(matrix, rest)] if finite else []
 
     def _reach(self) -> np.ndarray:
         """Return the row sums of |M|, rounded upwards."""
@@ -220,10 +235,13 @@ class _AffineForm:
         reach = self._reach()
         return self.rest.plus(Interval(-reach, reach))
 
-    def after_layer(self, weight: np.ndarray, bias: np.ndarray) -> _AffineForm | None:
-        """Return W y + b; each entry of the computed W M is off by at most γ_k(|W||M|)."""
+    def after_layer(self, weight: np.ndarray, bias: np.ndarray) -> list[_AffineForm]:
+        """Return W y + b, or [] if it overflows or costs too much.
+
+        Each entry of the computed W M is off by at most γ_k(|W||M|), k the length of y.
+        """
         if weight.size * self.matrix.shape[-1] > _FORM_LIMIT and self.matrix.ndim == 2:
-            return None
+            return []
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             diagonal = self.matrix.ndim == 1
             matrix = weight * self.matrix if diagonal else weight @ self.matrix
@@ -237,11 +255,11 @@ class _AffineForm:
 
     def after_activation(
         self, item: Activation, low: np.ndarray, high: np.ndarray
-    ) -> _AffineForm | None:
+    ) -> list[_AffineForm]:
         """Return φ(y) = m·y + e, y in [low, high], with m near the slope of the chord."""
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             if not np.all(np.isfinite(high - low)):
-                return None
+                return []
             alpha, beta = slope_range(item, low, high)
             first, last = value_range(item, low, low)[0], value_range(item, high, high)[0]
             chord = (last - first) / np.where(low < high, high - low, 1.0)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harmonicvae.activations import leaky_relu
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.certificate import LayerNorms, Multipliers, Split, prove
 from harmonicvae.lipschitz.chain import build_chain
@@ -302,6 +303,13 @@ def test_slopes_of_extreme_size(size, kind):
     true = squared_norm_below(exact_product(weights))
     assert Fraction(proof.value) ** 2 >= true * Fraction(size) ** 2 * (1 - Fraction(1, 10**12))
     assert proof.value <= 100 * float(true) ** 0.5 * size
+
+
+@pytest.mark.parametrize(("item", "true"), [("sigmoid", 1.5), (leaky_relu(-3.0), 18.0)])
+def test_slopes_between_parts_are_multiplied(item, true):
+    network = LayeredNetwork.from_arrays([[[2.0]], [[3.0]]], activation=item)
+    proof = prove(network, propose("product", build_chain(network)))
+    assert true <= proof.value <= true * (1 + 1e-9)
 
 
 def test_what_does_not_fit_is_refused():

@@ -170,11 +170,25 @@ def test_smaller_boxes_and_rules_are_nested(name):
             assert np.all(narrow.betas[i] <= wide.betas[i] + 1e-12)
 
 
+def test_a_box_is_never_looser_than_all_inputs():
+    """Wide boxes, where forms in the inputs lose against forms in the first layer's outputs."""
+    rng = np.random.default_rng(0)
+    dims = [16, 40, 40, 40, 4]
+    weights = [rng.uniform(-1, 1, (b, a)) / np.sqrt(a) for a, b in pairwise(dims)]
+    network = LayeredNetwork.from_arrays(weights, activation="sigmoid")
+    everywhere = slope_ranges(network)
+    for size in (0.5, 2.0, 8.0):
+        local = slope_ranges(network, "box", (-size, size))
+        for i in range(3):
+            assert np.all(local.alphas[i] >= everywhere.alphas[i])
+            assert np.all(local.betas[i] <= everywhere.betas[i])
+
+
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
 def test_affine_forms_are_at_least_as_tight_as_intervals(name, monkeypatch):
     network = random_network(4, [3, 8, 8, 8, 2], name, scale=0.6)
     forms = slope_ranges(network, "box", (-0.3, 0.3))
-    monkeypatch.setattr(slopes._AffineForm, "of", lambda low, high: None)
+    monkeypatch.setattr(slopes._AffineForm, "of", lambda low, high: [])
     intervals = slope_ranges(network, "box", (-0.3, 0.3))
     spans = []
     for ranges in (forms, intervals):
@@ -305,13 +319,15 @@ def test_affine_forms_hold_in_rational_arithmetic_where_everything_cancels(seed,
     item = leaky_relu(rng.uniform(0.1, 0.9))
     for (first, second), start, end in zip(pair, low, high):
         box = np.array([start]), np.array([end])
-        form = slopes._AffineForm.of(*box).after_layer(np.array([[first], [second]]), np.zeros(2))
+        (form,) = slopes._AffineForm.of(*box)
+        (form,) = form.after_layer(np.array([[first], [second]]), np.zeros(2))
         factor = Fraction(1)
         if through:
             ends = form.bounds()
-            form = form.after_activation(item, ends.lower, ends.upper)
+            (form,) = form.after_activation(item, ends.lower, ends.upper)
             factor = Fraction(item.parameters[0])
-        bounds = form.after_layer(np.array([[1.0, -1.0]]), np.zeros(1)).bounds()
+        (last,) = form.after_layer(np.array([[1.0, -1.0]]), np.zeros(1))
+        bounds = last.bounds()
         for x in (start, end, 0.5 * start + 0.5 * end):
             exact = factor * (Fraction(first) - Fraction(second)) * Fraction(x)
             assert Fraction(bounds.lower[0]) <= exact <= Fraction(bounds.upper[0])
@@ -326,10 +342,8 @@ def test_errors_of_the_affine_forms_are_counted():
         a, r = rng.uniform(0.5, 1.0), rng.uniform(0.5, 1.0)
         weight = np.array([[a], [a * (1 + 2.0**-52)]])
         form = slopes._AffineForm(np.array([r]), Interval(np.zeros(1), np.zeros(1)))
-        form = form.after_layer(weight, np.zeros(2))
-        form = slopes._AffineForm(form.matrix, form.rest).after_layer(
-            np.array([[1.0, -1.0]]), np.zeros(1)
-        )
+        (form,) = form.after_layer(weight, np.zeros(2))
+        (form,) = form.after_layer(np.array([[1.0, -1.0]]), np.zeros(1))
         exact = abs(Fraction(weight[0, 0]) - Fraction(weight[1, 0])) * Fraction(r)
         assert Fraction(form.bounds().upper[0]) >= exact
         missed += Fraction(abs(form.matrix[0, 0])) < exact

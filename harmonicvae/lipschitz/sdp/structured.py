@@ -17,7 +17,7 @@ from harmonicvae.lipschitz.sdp.neuron_problem import NeuronProblem, dual_start, 
 from harmonicvae.lipschitz.sdp.step_lengths import longest_step
 
 #: ρ of the dual start over the smallest that its multipliers allow.
-_SLACK = 3.0
+_SLACK = 1.5
 #: Called after every iteration with (iteration, bound, dual bound); True stops the solver.
 Progress = Callable[[int, float, float], bool]
 
@@ -346,7 +346,7 @@ class _State:
         right = sigma * mu * gradient - ops.objective - correction
         corrector = self._direction(system, right, sigma * mu, inverse, (product, predictor))
         steps = self._steps(corrector)
-        damping = 0.9 + 0.09 * min(1.0, *steps)
+        damping = 0.8 + 0.19 * min(1.0, *steps)
         return self._moved(corrector, [min(1.0, damping * length) for length in steps])
 
     def _complementarity(self) -> float:
