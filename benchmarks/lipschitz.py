@@ -5,7 +5,7 @@ can finish. Each case runs in a process of its own, so that its peak memory is i
 rate of float64 matrix products is measured in the same process just before and after, and
 "GFLOP" is seconds times that rate: what the machine could have multiplied meanwhile.
 
-    python benchmarks/lipschitz.py [--rounds 5] [--conic 32 64 128] [--output results/…csv]
+    python benchmarks/lipschitz.py [--rounds 5] [--conic 32 64 128] [--json FILE]
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -35,8 +38,8 @@ def random_network(dims: list[int], activation: str, seed: int = 0):
     from harmonicvae.network import LayeredNetwork
 
     rng = np.random.default_rng(seed)
-    weights = [rng.uniform(-1, 1, (b, a)) / math.sqrt(a) for a, b in zip(dims, dims[1:])]
-    biases = [rng.uniform(-1, 1, b) / math.sqrt(a) for a, b in zip(dims, dims[1:])]
+    weights = [rng.uniform(-1, 1, (b, a)) / math.sqrt(a) for a, b in pairwise(dims)]
+    biases = [rng.uniform(-1, 1, b) / math.sqrt(a) for a, b in pairwise(dims)]
     return LayeredNetwork.from_arrays(weights, biases, activation)
 
 
@@ -146,7 +149,7 @@ def main() -> None:
     parser.add_argument("--conic", type=int, nargs="*", default=[32, 64, 128])
     parser.add_argument("--solvers", nargs="*", default=["CLARABEL", "SCS"])
     parser.add_argument("--timeout", type=float, default=600.0)
-    parser.add_argument("--output", default="")
+    parser.add_argument("--json", default="", help="file for the figures")
     parser.add_argument("--one-case", default="", help=argparse.SUPPRESS)
     parser.add_argument("--one-conic", nargs=2, default=None, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
@@ -176,10 +179,9 @@ def main() -> None:
             else:
                 conic.append(row)
     print_table(conic)
-    if parsed.output:
-        import pandas as pd
-
-        pd.concat([pd.DataFrame(rows), pd.DataFrame(conic)]).to_csv(parsed.output, index=False)
+    if parsed.json:
+        figures = {"rounds": parsed.rounds, "cores": os.cpu_count(), "cases": rows, "conic": conic}
+        Path(parsed.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from harmonicvae import names
 from harmonicvae.report import summarise, to_terminal, training_table
 from harmonicvae.report.results import load_results
@@ -73,9 +75,13 @@ def render() -> str:
     """Return EXPERIMENTS.md."""
     parts = [INTRODUCTION]
     parts += [_study(folder) for folder in sorted(RESULTS.glob("*/*")) if folder.is_dir()]
-    benchmarks = RESULTS / "benchmarks" / "training.json"
-    if benchmarks.exists():
-        parts.append(_training_benchmark(json.loads(benchmarks.read_text(encoding="utf-8"))))
+    benchmarks = RESULTS / "benchmarks"
+    for name, section in (("training", _training_benchmark), ("lipschitz", _lipschitz_benchmark)):
+        path = benchmarks / f"{name}.json"
+        if path.exists():
+            parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
+    if (benchmarks / "tightness.csv").exists():
+        parts.append(_tightness(pd.read_csv(benchmarks / "tightness.csv")))
     return "\n".join(parts)
 
 
@@ -123,6 +129,92 @@ HarmonicVAE over bare: {figures["harmonicvae_over_bare"]:.3f}; DataLoader over H
 float32 loop can exceed: {figures["loader_over_products"]:.3f} (medians of the ratios of
 {figures["rounds"]} rounds in one run, {figures["threads"]} threads).
 """
+
+
+def _lipschitz_benchmark(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of LipSDP-Neuron."""
+    cases = [
+        {
+            "network": row["case"],
+            "bound": f"{row['bound']:.6g}",
+            "relative gap": f"{row['gap']:.1e}",
+            "iterations": row["iterations"],
+            "seconds": f"{row['seconds']:.2f}",
+            "GFLOP": f"{row['gflop']:.0f}",
+            "goal (s, GFLOP)": f"{row['goal_s']:g}, {row['goal_gflop']:g}",
+            "peak MiB": f"{row['peak_mib']:.0f}",
+        }
+        for row in figures["cases"]
+    ]
+    conic = [
+        {
+            "hidden neurons": row["hidden"],
+            "CVXPY with": row["solver"],
+            "its seconds": f"{row['solver_seconds']:.3g}",
+            "our seconds": f"{row['our_seconds']:.3g}",
+            "ratio": f"{row['ratio']:.4g}",
+            "its value / ours − 1": f"{row['difference']:.1e}",
+        }
+        for row in figures["conic"]
+    ]
+    return f"""
+## Speed of LipSDP-Neuron
+
+```sh
+python benchmarks/lipschitz.py --rounds {figures["rounds"]} --json results/benchmarks/lipschitz.json
+```
+
+Random networks, certified, median of {figures["rounds"]} rounds on {figures["cores"]} cores. GFLOP:
+seconds times the rate of float64 matrix products measured in the same process.
+
+{_markdown(cases)}
+
+One hidden layer, the same network in one process:
+
+{_markdown(conic)}
+"""
+
+
+def _tightness(table: pd.DataFrame) -> str:
+    """Return the section of how tight the bounds of trained models are."""
+    rows = [
+        {
+            "network": row["dims"],
+            "side": row["side"],
+            "σ_enc": f"{row['encoder_std']:g}",
+            "σ_N": f"{row['input_noise_std']:g}",
+            "epochs": row["epochs"],
+            "norm product": f"{row['norm_product']:.4g}",
+            "ECLipsE-Fast": f"{row['eclipse_fast']:.4g}",
+            "ECLipsE": f"{row['eclipse']:.4g}",
+            "LipSDP-Layer": f"{row['lipsdp_layer']:.4g}",
+            "LipSDP-Neuron": f"{row['lipsdp_neuron']:.5g}",
+            "gain of propagated slopes": f"{row['propagation_gain'] - 1.0:.1e}",
+            "lower": f"{row['lower']:.4g}",
+            "upper / lower": f"{row['ratio']:.3g}",
+        }
+        for row in table.to_dict("records")
+    ]
+    return f"""
+## How tight the bounds of trained models are
+
+```sh
+python benchmarks/tightness.py MODEL … --output results/benchmarks/tightness.csv
+```
+
+One seed; models of the quick presets. Upper bounds certified, with slopes of the activation (¼);
+"gain" is LipSDP-Neuron over the same with propagated slopes, minus 1. Lower: ascent from random
+starts. For networks with one input the best upper bound is the exact constant (interval).
+
+{_markdown(rows)}
+"""
+
+
+def _markdown(rows: list[dict[str, Any]]) -> str:
+    """Return rows as a markdown table."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from harmonicvae._version import __version__
-from harmonicvae.exceptions import HarmonicVAEError, InputError
+from harmonicvae.exceptions import HarmonicVAEError, InputError, UnsupportedNetworkError
+from harmonicvae.solver_watch import INTERRUPTED
 
-#: Exit codes: something failed on the way, bad input, Ctrl-C.
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+#: Exit codes: something failed on the way, bad input; INTERRUPTED after Ctrl-C.
+FAILED, USAGE = 1, 2
+#: Options whose values may begin with a minus sign.
+_SIGNED = ("--box", "--outputs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,20 +34,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 for input that is not valid; 1 if anything failed; 130 after Ctrl-C.
+        0; 2 for input that is not valid; 1 if anything failed, or a certificate proves
+        nothing; 130 after Ctrl-C.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = _with_signs(sys.argv[1:] if argv is None else argv)
     parsed = _parser().parse_args(arguments)
     given = [part for part in arguments if not part.endswith("=")]  # left alone in MLproject
     parsed.command_line = shlex.join(["harmonicvae", *given])
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        from harmonicvae import commands  # after the logging level, and not for --help
+    with _sigterm_as_interrupt():
+        return _run(parsed)
 
-        return getattr(commands, parsed.function)(parsed)
-    except InputError as error:
+
+def _run(parsed: argparse.Namespace) -> int:
+    """Run a parsed command; whatever goes wrong becomes one line and an exit code."""
+    try:
+        # after the logging level, and not for --help
+        module = importlib.import_module(f"harmonicvae.{parsed.module}")
+        return getattr(module, parsed.function)(parsed)
+    except (InputError, UnsupportedNetworkError) as error:
         return _fail(str(error), USAGE)
     except HarmonicVAEError as error:
         return _fail(str(error), FAILED)
@@ -52,12 +64,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = "set HARMONICVAE_TRACEBACK=1 to see where"
         return _fail(f"{type(error).__name__}: {first} ({hint})", FAILED)
     except KeyboardInterrupt:
-        print("\nharmonicvae: interrupted; open runs are marked KILLED", file=sys.stderr)
+        runs = "; open runs are marked KILLED" if parsed.module == "commands" else ""
+        print(f"\nharmonicvae: interrupted{runs}", file=sys.stderr)
         return INTERRUPTED
 
 
+def _with_signs(arguments: Sequence[str]) -> list[str]:
+    """Join options and values that begin with a minus sign, which argparse takes for options."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and joined[-1] in _SIGNED:
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C, so that runs are closed; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
+
+
 def _terminate(signum: int, frame: Any) -> None:
-    """End on SIGTERM as on Ctrl-C, so that runs are closed."""
+    """Handle SIGTERM."""
     raise KeyboardInterrupt
 
 
@@ -79,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs."""
     parser = argparse.ArgumentParser(
         prog="harmonicvae",
-        description="Train variational autoencoders with chosen noise and measure their "
-        "robustness.",
+        description="Train variational autoencoders with chosen noise, measure their "
+        "robustness, and bound the Lipschitz constants of networks.",
     )
     parser.add_argument("--version", action="version", version=f"harmonicvae {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -90,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_lipschitz(verbs.add_parser("lipschitz", help="bound a stored model's constants"))
     _add_attack(verbs.add_parser("attack", help="attack a stored model"))
     _add_report(verbs.add_parser("report", help="render a study's report again"))
+    _add_bound(verbs.add_parser("bound", help="bound the constant of a network in a file"))
+    _add_verify(verbs.add_parser("verify", help="prove a certificate again"))
     return parser
 
 
@@ -100,7 +139,7 @@ def _add_data(parser: argparse.ArgumentParser, dataset: str) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser, function: str) -> None:
-    parser.set_defaults(function=function)
+    parser.set_defaults(module="commands", function=function)
     parser.add_argument("--experiment", default="", help="MLflow experiment")
 
 
@@ -147,9 +186,18 @@ def _add_evaluation(parser: argparse.ArgumentParser, function: str) -> None:
 
 def _add_lipschitz(parser: argparse.ArgumentParser) -> None:
     _add_evaluation(parser, "lipschitz")
-    parser.add_argument("--methods", default="", help="norm_product,eclipse_fast; all without")
+    parser.add_argument(
+        "--methods",
+        default="",
+        help="norm_product, eclipse_fast, lipsdp_neuron, … with slopes from the activation alone, "
+        "and best; these four without",
+    )
+    parser.add_argument("--slopes", default="", help="of best: activation or propagated")
+    parser.add_argument("--gap", default="", help="relative duality gap of LipSDP, 1e-6 without")
+    parser.add_argument("--max-size", default="", help="rows of LipSDP solved at once at most")
+    parser.add_argument("--device", default="cpu", help="of LipSDP: auto, cpu, cuda")
     parser.add_argument("--points", default="512", help="data points of the lower bound")
-    parser.add_argument("--steps", default="0", help="ascent steps from the best points")
+    parser.add_argument("--steps", default="100", help="ascent steps from the best points")
     parser.add_argument("--reproduction-errors", default="none", help="slope_one")
 
 
@@ -167,3 +215,41 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "report")
     parser.add_argument("source", help="result folder, run id or runs:/id of a study")
     parser.add_argument("--output", default="harmonicvae-report", help="folder of the report")
+
+
+def _add_network(parser: argparse.ArgumentParser, function: str) -> None:
+    parser.set_defaults(module=f"{function}_commands", function=function)
+    parser.add_argument("file", metavar="FILE", help="network: .mat (weights, bias) or .onnx")
+    parser.add_argument(
+        "--activation",
+        default="",
+        help="of a .mat file: sigmoid, tanh, relu, …; or one for each hidden layer",
+    )
+    parser.add_argument("--outputs", default="", help="3 or 3,5, or 3-5 for a difference; all")
+    parser.add_argument("--reproduction-errors", default="none", help="slope_one")
+
+
+def _add_bound(parser: argparse.ArgumentParser) -> None:
+    _add_network(parser, "bound")
+    parser.add_argument(
+        "--method",
+        default="best",
+        help="best, norm_product, eclipse_fast, eclipse, lipsdp_layer, lipsdp_neuron, interval",
+    )
+    parser.add_argument("--slopes", default="", help="activation, or propagated as best does")
+    parser.add_argument("--box", default="", help="LOW,HIGH of all inputs; the bound holds there")
+    parser.add_argument("--split", default="", help="layers in each part of LipSDP; not split")
+    parser.add_argument("--gap", default="", help="relative duality gap of LipSDP, 1e-6 without")
+    parser.add_argument("--device", default="cpu", help="of LipSDP: auto, cpu, cuda")
+    parser.add_argument("--lower", action="store_true", help="add a lower bound and the ratio")
+    parser.add_argument("--certificate", default="", help="file to write the proof to")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("certificate", metavar="CERTIFICATE", help="file that bound wrote")
+    _add_network(parser, "verify")
+    parser.add_argument(
+        "--exact", action="store_true", help="exact arithmetic too; small networks without asking"
+    )
+    parser.add_argument("--limit", default="128", help="rows up to which exact arithmetic is tried")

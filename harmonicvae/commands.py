@@ -173,15 +173,24 @@ def lipschitz(parsed: argparse.Namespace) -> int:
     """Bound the Lipschitz constants of a stored model."""
     errors = check.words(parsed.reproduction_errors)
     check_reproduction_errors(errors, LIPSCHITZ_ERRORS)
-    methods = check.words(parsed.methods) or tuple(METHODS)
-    for method in methods:
-        check.choice("methods", method, tuple(METHODS))
-    config = {
-        "methods": methods,
+    config: dict[str, Any] = {
         "n_points": check.integer("points", parsed.points, 1),
         "n_steps": check.integer("steps", parsed.steps, 0),
         "reproduction_errors": errors,
     }
+    methods = check.words(parsed.methods)
+    for method in methods:
+        check.choice("methods", method, (*METHODS, names.BEST))
+    if methods:
+        config["methods"] = methods
+    if parsed.slopes:
+        config["slopes"] = check.choice("slopes", parsed.slopes, ("activation", "propagated"))
+    if parsed.gap:
+        config["gap"] = check.fraction("gap", parsed.gap)
+    if parsed.max_size:
+        config["max_size"] = check.integer("max_size", parsed.max_size, 1)
+    if parsed.device:
+        config["device"] = str(check_device(parsed.device))
     return _evaluate(parsed, names.EVALUATOR_LIPSCHITZ, config)
 
 

@@ -77,9 +77,32 @@ def lipschitz_seconds(side: str) -> str:
     return f"lipschitz_seconds_{side}"
 
 
+def lipschitz_gap(side: str) -> str:
+    """Metric name of the relative duality gap of LipSDP's solution.
+
+    >>> lipschitz_gap("encoder")
+    'lipschitz_gap_l2_encoder'
+    """
+    return f"lipschitz_gap_l2_{side}"
+
+
+#: Method that stands for the smallest certified bound of several.
+BEST = "best"
 # Columns of bounds.csv, one row a bound (records.Bound.to_dict, with MODEL and SIDE before it).
 SIDE = "side"
-BOUND_COLUMNS = (MODEL, SIDE, "kind", "method", "value", "status", "norm", "scope", "seconds")
+BOUND_COLUMNS = (
+    MODEL,
+    SIDE,
+    "kind",
+    "method",
+    "value",
+    "status",
+    "norm",
+    "scope",
+    "seconds",
+    "slopes",
+    "message",
+)
 
 # --- attack evaluator --------------------------------------------------------
 IMAGE = "image"
@@ -132,10 +155,29 @@ TAG_STUDY_RUN = "harmonicvae.study_run"
 
 ARTIFACT_MODEL = "model"
 ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
-ARTIFACT_CERTIFICATES = "lipschitz/certificates.json"
+ARTIFACT_NETWORKS = "lipschitz/networks.json"
 ARTIFACT_ATTACKS = "max_damage/attacks.csv"
 ARTIFACT_ATTACK_ARRAYS = "max_damage/arrays.npz"
 ARTIFACT_REPORT = "report"
+
+
+def certificate_artifact(side: str, method: str) -> str:
+    """Artifact path of the certificate of one bound.
+
+    >>> certificate_artifact("decoder", "norm_product")
+    'lipschitz/decoder_norm_product.certificate.json'
+    """
+    return f"lipschitz/{side}_{method}.certificate.json"
+
+
+def weights_artifact(side: str) -> str:
+    """Artifact path of the weights that the certificates of one side belong to.
+
+    >>> weights_artifact("decoder")
+    'lipschitz/decoder.mat'
+    """
+    return f"lipschitz/{side}.mat"
+
 
 # --- files of a study's result folder ----------------------------------------
 FILE_STUDY = "study.json"

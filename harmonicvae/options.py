@@ -108,6 +108,86 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip() not in ("", "none"))
 
 
+def fraction(name: str, text: str) -> float:
+    """Return a number in (0, 1).
+
+    Examples
+    --------
+    >>> fraction("gap", "1e-6")
+    1e-06
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{name} must be a number in (0, 1), got {text!r}")
+    return value
+
+
+def interval(name: str, text: str) -> tuple[float, float]:
+    """Return the ends of an interval LOW,HIGH; infinite ends are allowed.
+
+    Examples
+    --------
+    >>> interval("box", "-1,1")
+    (-1.0, 1.0)
+    """
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not low <= high or low == math.inf or high == -math.inf:
+        raise InputError(f"{name} must be two numbers LOW,HIGH with LOW <= HIGH, got {text!r}")
+    return low, high
+
+
+def outputs(name: str, text: str, size: int) -> list[int] | list[list[float]]:
+    """Return a selection of outputs: their numbers, or with differences the rows of a matrix.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    text : str
+        Numbers from 0 and differences of two, separated by commas: "3,5" or "3-5".
+    size : int
+        Number of outputs there are.
+
+    Returns
+    -------
+    list of int or list of list of float
+        As ``LayeredNetwork.select_outputs`` takes it.
+
+    Examples
+    --------
+    >>> outputs("outputs", "0,2", 3), outputs("outputs", "0-2", 3)
+    ([0, 2], [[1.0, 0.0, -1.0]])
+    """
+    try:
+        terms = [[int(number) for number in part.split("-")] for part in text.split(",")]
+    except ValueError:
+        terms = [[]]
+    if not all(len(term) in (1, 2) and len(set(term)) == len(term) for term in terms):
+        raise InputError(
+            f"{name} must be output numbers, or differences of two, separated by commas, "
+            f"for instance 3,5 or 3-5; got {text!r}"
+        )
+    if max(map(max, terms)) >= size:
+        raise InputError(f"{name} must lie in [0, {size - 1}], got {text!r}")
+    if all(len(term) == 1 for term in terms):
+        return [term[0] for term in terms]
+    return [_row(term, size) for term in terms]
+
+
+def _row(term: list[int], size: int) -> list[float]:
+    """Return the matrix row of an output or of a difference."""
+    row = [0.0] * size
+    for number, sign in zip(term, (1.0, -1.0)):
+        row[number] = sign
+    return row
+
+
 def folder(name: str, text: str, *, must_exist: bool = True) -> str | None:
     """Return the absolute path of a folder, None for "".
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -199,12 +200,17 @@ class BlockChain:
         -----
         Cost O(rows · columns · min(rows, columns)) for each end.
         """
+        return list(self._reduced)
+
+    @cached_property
+    def _reduced(self) -> tuple[np.ndarray, ...]:
+        """The reduced matrices, computed once."""
         matrices = [block.matrix for block in self.blocks]
         if matrices[0].shape[1] > matrices[0].shape[0]:
             matrices[0] = np.asarray(np.linalg.qr(matrices[0].T, mode="r")).T
         if matrices[-1].shape[0] > matrices[-1].shape[1]:
             matrices[-1] = np.asarray(np.linalg.qr(matrices[-1], mode="r"))
-        return matrices
+        return tuple(matrices)
 
 
 def build_chain(network: LayeredNetwork, slopes: SlopeRanges | None = None) -> BlockChain:

@@ -8,7 +8,10 @@ from harmonicvae.exceptions import SolverError
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.chain import BlockChain
 from harmonicvae.lipschitz.lmi import Multipliers
-from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers
+from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, fast_step
+
+#: Rows of a matrix inequality above which it is not solved by default.
+LARGEST_SIZE = 3200
 
 
 class EclipseFast(LipschitzMethod):
@@ -41,9 +44,7 @@ class EclipseFast(LipschitzMethod):
         if task.is_trivial:
             return layer_norms(task)
         multipliers = fast_multipliers(task.chain)
-        return Candidate(
-            value=multipliers.bound(task.chain, multipliers.rho), proposal=multipliers
-        )
+        return Candidate(value=multipliers.bound(task.chain, multipliers.rho), proposal=multipliers)
 
 
 class Eclipse(LipschitzMethod):
@@ -62,7 +63,7 @@ class Eclipse(LipschitzMethod):
     block X_{i−1} that the layers before leave: LipSDP-Neuron with one hidden layer, solved
     by :class:`harmonicvae.lipschitz.sdp.structured.StructuredSolver`. Above the neuron form,
     as a rule below ECLipsE-Fast; neither is guaranteed to be the smaller. Cost a few dozen
-    times O(Σ n³).
+    times O(Σ n³). Layers of more than about 1,600 neurons get ECLipsE-Fast's multiplier.
 
     References
     ----------
@@ -85,17 +86,21 @@ class Eclipse(LipschitzMethod):
     def _bound(self, task: Task) -> Candidate:
         if task.is_trivial:
             return layer_norms(task)
-        multipliers, message = layerwise_multipliers(task, self.gap, self.device)
+        multipliers, message = layerwise_multipliers(task, task.chain, self.gap, self.device)
         value = multipliers.bound(task.chain, multipliers.rho)
         return Candidate(value=value, proposal=multipliers, message=message)
 
 
-def layerwise_multipliers(task: Task, gap: float, device: str) -> tuple[Multipliers, str]:
-    """Compute ECLipsE's multipliers; the rest is ECLipsE-Fast once the caller asks to stop.
+def layerwise_multipliers(
+    task: Task, chain: BlockChain, gap: float, device: str
+) -> tuple[Multipliers, str]:
+    """Compute ECLipsE's multipliers.
 
     Parameters
     ----------
     task : Task
+        Is told of the progress.
+    chain : BlockChain
         With at least one hidden layer and no zero block.
     gap : float
         Relative duality gap of each layer's program.
@@ -106,28 +111,40 @@ def layerwise_multipliers(task: Task, gap: float, device: str) -> tuple[Multipli
     -------
     multipliers : Multipliers
     message : str
-        Says where it was stopped.
+        Names the layers that got ECLipsE-Fast's multiplier instead: those whose program would
+        have more than 3,200 rows, those whose program failed, and those left when the caller
+        asked to stop.
 
     Raises
     ------
     SolverError
-        If the recursion or a program breaks down.
+        If the recursion breaks down.
     """
-    chain = task.chain
     recursion = Recursion(chain)
+    replaced: dict[str, list[int]] = {}
     stopped = False
-    for layer in range(len(chain.alphas)):
-        stopped = stopped or task.report("ECLipsE", layer=layer, layers=len(chain.alphas))
-        if stopped:
-            raise SolverError(f"stopped on request in layer {layer} of {len(chain.alphas)}")
-        values, shift = _one_layer(recursion, chain, layer, gap, device)
-        recursion.advance(layer, values, shift)
-    return recursion.finish(), ""
+    for layer, low in enumerate(chain.alphas):
+        stopped = stopped or task.report("ECLipsE", layer=layer + 1, layers=len(chain.alphas))
+        reason = "stopped on request" if stopped else ""
+        rows = len(low) + min(len(recursion.state), len(low))
+        if not reason and rows > LARGEST_SIZE:
+            reason = f"more than {LARGEST_SIZE} rows"
+        if not reason:
+            try:
+                recursion.advance(layer, *_one_layer(recursion, layer, gap, device))
+                continue
+            except SolverError as error:
+                reason = str(error)
+        replaced.setdefault(reason, []).append(layer + 1)
+        fast_step(recursion, layer)
+    messages = [
+        f"{reason}: ECLipsE-Fast's multiplier in hidden layer {', '.join(map(str, layers))}"
+        for reason, layers in replaced.items()
+    ]
+    return recursion.finish(), "; ".join(messages)
 
 
-def _one_layer(
-    recursion: Recursion, chain: BlockChain, layer: int, gap: float, device: str
-) -> tuple[np.ndarray, int]:
+def _one_layer(recursion: Recursion, layer: int, gap: float, device: str) -> tuple[np.ndarray, int]:
     """Solve the program of one layer and return its multipliers and shift."""
     from harmonicvae.lipschitz.sdp.neuron_problem import build_problem
     from harmonicvae.lipschitz.sdp.structured import StructuredSolver  # torch is slow to import
@@ -139,7 +156,7 @@ def _one_layer(
     if outgoing.shape[0] > outgoing.shape[1]:
         outgoing = np.asarray(np.linalg.qr(outgoing, mode="r"))
     problem = build_problem(
-        [incoming, outgoing], [chain.alphas[layer]], [chain.betas[layer]]
+        [incoming, outgoing], [recursion.chain.alphas[layer]], [recursion.chain.betas[layer]]
     )
     solution = StructuredSolver(problem, gap=gap, device=device).solve()
     proposal = problem.multipliers(solution.rho, solution.t)

@@ -12,16 +12,11 @@ from harmonicvae.exceptions import InputError, SolverError
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.certificate import Split
 from harmonicvae.lipschitz.chain import BlockChain
-from harmonicvae.lipschitz.eclipse import layerwise_multipliers
+from harmonicvae.lipschitz.eclipse import LARGEST_SIZE, layerwise_multipliers
 from harmonicvae.lipschitz.lmi import Multipliers
 from harmonicvae.lipschitz.products import chain_parts, multiplied
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, perron_multipliers
 from harmonicvae.rounding import normalise
-
-#: Rows of the inequality above which the whole network is not solved at once by default.
-LARGEST_SIZE = 3200
-#: Neurons of one layer above which ECLipsE's programs are too large as well.
-WIDEST_LAYER = 1600
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class LipSDPNeuron(LipschitzMethod):
     Parameters
     ----------
     gap : float, default=1e-6
-        Relative duality gap of ρ, the square of the bound, at which to stop; in (0, 1).
+        Relative duality gap of the bound at which to stop; in (0, 1).
     split : int or None, default=None
         Number of affine layers in each part into which the network is cut; the parts'
         bounds and the largest slopes between them are multiplied. None: the whole network.
@@ -48,8 +43,8 @@ class LipSDPNeuron(LipschitzMethod):
         Interior-point iterations at most, ≥ 1.
     max_size : int, default=3200
         Largest number of rows of the inequality (inputs after reduction and hidden
-        neurons) that is solved at once. Larger networks get the best of ECLipsE (up to
-        1,600 neurons a layer), ECLipsE-Fast and the Perron multipliers; a message says so.
+        neurons) that is solved at once. Larger networks get the best of ECLipsE,
+        ECLipsE-Fast and the Perron multipliers; a message says so.
     device : str, default="cpu"
         Where torch computes, in float64; "cuda" for a GPU.
 
@@ -140,7 +135,7 @@ class LipSDPNeuron(LipschitzMethod):
         rows = sum(min(block.matrix.shape[::-1]) for block in chain.blocks[:1])
         rows += sum(chain.hidden_dims)
         if closed is not None and _is_exact(chain, closed, self.gap) and not self._per_layer:
-            return _Result(closed, closed.bound(chain, closed.rho), 0)
+            return _Result(closed, _attained(chain), 0)
         if rows > self.max_size:
             return self._recursive(task, chain, closed, rows)
         solved = self._solve(task, chain)
@@ -196,21 +191,22 @@ class LipSDPNeuron(LipschitzMethod):
         self, task: Task, chain: BlockChain, closed: Multipliers | None, rows: int
     ) -> _Result:
         """Bound a network that is too large to be solved at once."""
-        how = "closed forms were used"
         found = [] if closed is None else [closed]
-        if max(chain.hidden_dims) <= WIDEST_LAYER and not self._per_layer:
-            part = Task(task.network, task.slopes, task.progress)
-            part.__dict__["chain"] = chain
+        message = f"{rows} rows exceed max_size={self.max_size}: "
+        if self._per_layer:
+            message += "ECLipsE-Fast was used"
+        else:
+            message += "the best of ECLipsE and closed forms was used"
             try:
-                found.append(layerwise_multipliers(part, self.gap, self.device)[0])
-                how = "ECLipsE and closed forms were used"
+                layered, note = layerwise_multipliers(task, chain, self.gap, self.device)
+                found.append(layered)
+                message += f" ({note})" if note else ""
             except SolverError as error:
-                how = f"closed forms were used, as ECLipsE failed ({error})"
+                message += f" (ECLipsE failed: {error})"
         if not found:
             raise SolverError("neither ECLipsE nor a closed form gave multipliers")
         best = min(found, key=lambda item: item.bound(chain, item.rho))
-        message = f"{rows} rows exceed max_size={self.max_size}: {how}"
-        return _Result(best, 0.0, 0, message)
+        return _Result(best, _attained(chain), 0, message)
 
 
 class LipSDPLayer(LipSDPNeuron):
@@ -255,10 +251,16 @@ def polished(chain: BlockChain, multipliers: Multipliers) -> Multipliers:
 
 
 def _is_exact(chain: BlockChain, multipliers: Multipliers, gap: float) -> bool:
-    """True if the network with its steepest slopes everywhere reaches the multipliers' value."""
+    """Return whether the network with its steepest slopes everywhere reaches the value."""
     reached = _attained_log2(chain)
     own = 0.5 * math.log2(multipliers.rho) - sum(multipliers.shifts)
-    return 2.0 * (reached - own) >= math.log2(1.0 - gap)
+    return reached - own >= math.log2(1.0 - gap)
+
+
+def _attained(chain: BlockChain) -> float:
+    """Return a value in the network's units below which no multipliers get."""
+    logarithm = _attained_log2(chain) + chain.exponent
+    return math.inf if logarithm > 1023 else 2.0**logarithm
 
 
 def _attained_log2(chain: BlockChain) -> float:

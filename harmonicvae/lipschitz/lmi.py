@@ -46,6 +46,10 @@ from harmonicvae.rounding import (
 #: ρ is raised by 1 + this · 8ᵏ, k ≤ LADDER_STEPS, until the inequality is proved.
 SMALLEST_INFLATION = 1e-13
 LADDER_STEPS = 12
+#: A step that raises ρ by less than 1e-10 is taken without a search for a smaller one.
+NEGLIGIBLE_STEP = 3
+#: Neurons up to which the smallest step is tried first.
+_SMALL = 64
 #: Nonzero multipliers must lie in 2**±this, ρ and the scalings in 2**±_LARGEST_SHIFT.
 _LARGEST_MULTIPLIER = 200
 _LARGEST_SHIFT = 300
@@ -100,7 +104,8 @@ class Multipliers(ChainProposal):
         """
         reduced = chain.with_square_input()
         matrix = LmiMatrix(reduced, self)
-        step = _first_true(lambda k: matrix.proves(self._raised(k)))
+        first = 0 if sum(chain.hidden_dims) <= _SMALL else 2
+        step = _first_true(lambda k: matrix.proves(self._raised(k)), first)
         if step is None:
             return None
         rho = self._raised(step)
@@ -164,14 +169,14 @@ def read_multipliers(
     return arrays, exponents, real_number(content, "rho")
 
 
-def _first_true(holds: Any) -> int | None:
-    """Return the smallest step of the ladder found to hold, assuming that later ones do too."""
-    low, high = -1, 0
+def _first_true(holds: Any, first: int) -> int | None:
+    """Return a step of the ladder found to hold, the smallest unless a negligible one holds."""
+    low, high = -1, first
     while not holds(high):
         if high == LADDER_STEPS:
             return None
-        low, high = high, min(2 * high + 1, LADDER_STEPS)
-    while high - low > 1:
+        low, high = high, min(max(2, 2 * high), LADDER_STEPS)
+    while high - low > 1 and high > NEGLIGIBLE_STEP:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high

@@ -126,24 +126,41 @@ def fast_multipliers(chain: BlockChain) -> Multipliers:
     after division as in :func:`for_narrower_slopes`.
     """
     recursion = Recursion(chain)
-    for layer, (low, high) in enumerate(zip(chain.alphas, chain.betas)):
-        alpha, beta = float(np.min(low)), float(np.max(high))
-        largest = _gain(recursion, layer)
-        steepest = max(abs(alpha), abs(beta))
-        shift = round(-0.5 * math.log2(largest) - math.log2(steepest))
-        value = _step(alpha, beta) / math.ldexp(largest, 2 * shift)
-        factors = for_narrower_slopes(low, high, alpha, beta)
-        uniform = bool(np.all(factors == factors[0]))
-        recursion.advance(layer, np.asarray(value) if uniform else value * factors, shift)
+    for layer in range(len(chain.alphas)):
+        fast_step(recursion, layer)
     return recursion.finish()
+
+
+def fast_step(recursion: Recursion, layer: int) -> None:
+    """Go on by one layer with ECLipsE-Fast's multiplier.
+
+    Parameters
+    ----------
+    recursion : Recursion
+        Is advanced.
+    layer : int
+        The hidden layer, from 0, that comes next.
+
+    Raises
+    ------
+    SolverError
+        If the recursion breaks down.
+    """
+    low, high = recursion.chain.alphas[layer], recursion.chain.betas[layer]
+    alpha, beta = float(np.min(low)), float(np.max(high))
+    largest = _gain(recursion, layer)
+    steepest = max(abs(alpha), abs(beta))
+    shift = round(-0.5 * math.log2(largest) - math.log2(steepest))
+    value = _step(alpha, beta) / math.ldexp(largest, 2 * shift)
+    factors = for_narrower_slopes(low, high, alpha, beta)
+    uniform = bool(np.all(factors == factors[0]))
+    recursion.advance(layer, np.asarray(value) if uniform else value * factors, shift)
 
 
 def _gain(recursion: Recursion, layer: int) -> float:
     """Return λmax(WX⁻¹Wᵀ)."""
     half = recursion.half(layer)
-    return float(
-        eigenvalues(half @ half.T if half.shape[0] < half.shape[1] else half.T @ half)[-1]
-    )
+    return float(eigenvalues(half @ half.T if half.shape[0] < half.shape[1] else half.T @ half)[-1])
 
 
 def _step(alpha: float, beta: float) -> float:
@@ -155,9 +172,7 @@ def _step(alpha: float, beta: float) -> float:
     return step
 
 
-def for_narrower_slopes(
-    low: np.ndarray, high: np.ndarray, alpha: float, beta: float
-) -> np.ndarray:
+def for_narrower_slopes(low: np.ndarray, high: np.ndarray, alpha: float, beta: float) -> np.ndarray:
     """Compute factors that make a layer's common multiplier feasible for narrower slope ranges.
 
     Parameters

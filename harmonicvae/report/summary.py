@@ -69,6 +69,11 @@ def definition_parts(results: Results) -> Iterator[str]:
             "Lower bound": "The constant is at least this, shown by an input: the largest sampled "
             "norm of the Jacobian.",
             "Upper bound": "The constant is at most this, for every input, not only the data.",
+            "Smallest upper bound": "By the best of several methods, with propagated slopes and, "
+            "for one input, by branch and bound.",
+            "Slopes": "How steep the activations may be. activation: from the function alone, as "
+            "the methods are published. propagated: from the outputs of the layers before as "
+            "well, still for every input. box: for the inputs of a box only.",
             "Certified": "Proved, all rounding errors of the computation included.",
             "float64": "Computed in float64 and right up to rounding, which was not proved.",
             "Estimate": "No guarantee in either direction; never called a bound.",

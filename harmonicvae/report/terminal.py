@@ -23,7 +23,14 @@ WIDTH = 100
 #: Columns the HTML page alone shows.
 PAGE_ONLY = ("paper_degradation", "reproduction_degradation", "images")
 #: Columns left out one by one while a table is too wide, the least needed first.
-SPARE_LIPSCHITZ = ("reproduction", "paper", "ratio")
+SPARE_LIPSCHITZ = (
+    "upper_eclipse",
+    "upper_lipsdp_layer",
+    "reproduction",
+    "paper",
+    "upper_eclipse_fast",
+    "ratio",
+)
 SPARE_ATTACKS = ("damage_max", "bound_ratio_max", "relative_damage", "log_likelihood_degradation")
 
 

@@ -1,4 +1,4 @@
-"""Artifacts of an evaluation: tables as CSV, arrays as NPZ, plain values as JSON."""
+"""Artifacts of an evaluation: tables, arrays, plain values, weights and certificates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.models.evaluation import EvaluationArtifact
+
+from harmonicvae.lipschitz import load_certificate, save_certificate
+from harmonicvae.mat_files import read_cells, write_cells
 
 
 class TableArtifact(EvaluationArtifact):
@@ -47,6 +50,40 @@ class JsonArtifact(EvaluationArtifact):
         return self._content
 
 
+class CertificateArtifact(EvaluationArtifact):
+    """A bound's certificate, in the format of ``harmonicvae verify``."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        save_certificate(self._content, output_artifact_path)
+
+    def _load_content_from_file(self, local_artifact_path: str) -> Any:
+        self._content = load_certificate(local_artifact_path)
+        return self._content
+
+
+class CellsArtifact(EvaluationArtifact):
+    """Weights and biases as cell arrays, stored as MATLAB LipSDP reads them."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        write_cells(output_artifact_path, self._content)
+
+    def _load_content_from_file(self, local_artifact_path: str) -> Any:
+        cells = read_cells(local_artifact_path, ("weights", "bias"), ("weights", "bias"))
+        cells["bias"] = [bias.reshape(-1) for bias in cells["bias"]]
+        self._content = cells
+        return self._content
+
+
+#: Kinds of artifacts by the end of their path, special ones first.
+_KINDS: dict[str, Any] = {
+    ".certificate.json": CertificateArtifact,
+    ".csv": TableArtifact,
+    ".npz": ArraysArtifact,
+    ".json": JsonArtifact,
+    ".mat": CellsArtifact,
+}
+
+
 def store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, EvaluationArtifact]:
     """Write contents as artifacts of a run.
 
@@ -54,19 +91,19 @@ def store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, Evaluati
     ----------
     run_id : str
     contents : dict
-        Artifact path, ending in .csv, .npz or .json, to DataFrame, dict of arrays or plain
-        values.
+        Artifact path to content: a DataFrame for .csv, a dict of arrays for .npz, a certificate
+        for .certificate.json, else plain values for .json, lists of arrays by name for .mat.
 
     Returns
     -------
     dict of str to EvaluationArtifact
     """
     client, artifacts = MlflowClient(), {}
-    kinds: dict[str, Any] = {".csv": TableArtifact, ".npz": ArraysArtifact, ".json": JsonArtifact}
     base = client.get_run(run_id).info.artifact_uri
     with tempfile.TemporaryDirectory() as folder:
         for path, content in contents.items():
-            artifact = kinds[Path(path).suffix](f"{base}/{path}", content)
+            kind = next(kind for end, kind in _KINDS.items() if path.endswith(end))
+            artifact = kind(f"{base}/{path}", content)
             local = Path(folder) / Path(path).name
             artifact._save(str(local))
             client.log_artifact(run_id, str(local), str(Path(path).parent))

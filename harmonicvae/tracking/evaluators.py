@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -26,11 +27,19 @@ from harmonicvae.attacks.metrics import (
     reproduction_log_ratio,
 )
 from harmonicvae.exceptions import InputError
-from harmonicvae.lipschitz import METHODS, bound, lower_bound
+from harmonicvae.lipschitz import METHODS
 from harmonicvae.network import LayeredNetwork
-from harmonicvae.records import AttackResult, Bound, Bracket
+from harmonicvae.records import AttackResult, Bound
 from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
 from harmonicvae.tracking.artifacts import store_artifacts
+from harmonicvae.tracking.lipschitz_bounds import (
+    DEFAULT_METHODS,
+    DEFAULT_OPTIONS,
+    SolverOptions,
+    best_bound,
+    lipschitz_artifacts,
+    measure_side,
+)
 from harmonicvae.tracking.runs import log_metrics
 from harmonicvae.tracking.specs import StoreSpec
 
@@ -99,23 +108,32 @@ class VAEEvaluator(ModelEvaluator):
 class LipschitzEvaluator(VAEEvaluator):
     """Bounds of the ℓ2 Lipschitz constants of encoder mean and decoder.
 
-    Options (``evaluator_config``): ``sides`` (both), ``methods`` (all of
-    ``harmonicvae.lipschitz.METHODS``), ``n_points`` (512 data points for the lower
-    bound), ``n_steps`` (20 ascent steps from the best of them), ``random_state`` (0, of
+    Options (``evaluator_config``): ``sides`` (both); ``methods`` (("norm_product",
+    "eclipse_fast", "lipsdp_neuron", "best"): keys of ``harmonicvae.lipschitz.METHODS``, as they
+    are published, with slopes from the activation alone, and "best"; those that do not apply to
+    a network are left out); ``slopes`` (None: "propagated"; rule of "best"); ``gap`` (1e-6),
+    ``max_size`` (3200) and ``device`` ("cpu") of LipSDP; ``n_points`` (512 data points for the
+    lower bound), ``n_steps`` (100 ascent steps from the best of them), ``random_state`` (0, of
     the sampled codes) and ``reproduction_errors`` (()).
 
     Metrics: ``lipschitz_upper_l2_{side}`` (smallest certified bound),
     ``lipschitz_upper_l2_{side}_{method}``, ``lipschitz_lower_l2_{side}``,
-    ``lipschitz_ratio_l2_{side}``, ``lipschitz_seconds_{side}``.  A value without proof is
-    logged in the table only, as an estimate.
+    ``lipschitz_ratio_l2_{side}``, ``lipschitz_gap_l2_{side}`` (relative duality gap of LipSDP),
+    ``lipschitz_seconds_{side}``.  A value without proof is logged in the table only, as an
+    estimate.
+
+    Artifacts in ``lipschitz/``: ``bounds.csv``; a certificate each side and method, and the
+    weights as ``{side}.mat``, which ``harmonicvae verify`` takes; ``networks.json`` with
+    activations and hashes.
     """
 
     name = names.EVALUATOR_LIPSCHITZ
     OPTIONS: ClassVar[Mapping[str, Any]] = {
         "sides": names.SIDES,
-        "methods": tuple(METHODS),
+        "methods": DEFAULT_METHODS,
+        **asdict(DEFAULT_OPTIONS),
         "n_points": 512,
-        "n_steps": 20,
+        "n_steps": 100,
         "random_state": 0,
         "reproduction_errors": (),
     }
@@ -123,62 +141,44 @@ class LipschitzEvaluator(VAEEvaluator):
     def _measure(
         self, estimator: Any, X: np.ndarray, options: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Any]]:
-        unknown = sorted(set(options["sides"]) - set(names.SIDES))
-        if unknown:
-            raise InputError(f"sides must be among {names.SIDES}, got {', '.join(unknown)}")
-        unknown = sorted(set(options["methods"]) - set(METHODS))
-        if unknown:
-            raise InputError(f"methods must be among {sorted(METHODS)}, got {', '.join(unknown)}")
-        check_reproduction_errors(options["reproduction_errors"], LIPSCHITZ_ERRORS)
-        metrics: dict[str, float] = {}
-        rows, certificates = [], {}
-        for side in options["sides"]:
-            uppers, lower = _bounds_of_side(estimator, side, X, options)
-            metrics |= _lipschitz_metrics(side, uppers, lower)
-            for record in (lower, *uppers):
-                rows.append({names.SIDE: side, **record.to_dict()})
-                if record.certificate is not None:
-                    certificates[f"{side}/{record.method}"] = rows[-1]
-        columns = [column for column in names.BOUND_COLUMNS if column != names.MODEL]
-        return metrics, {
-            names.ARTIFACT_BOUNDS: pd.DataFrame(rows)[columns],
-            names.ARTIFACT_CERTIFICATES: certificates,
+        solver, errors = _checked(options)
+        found = {
+            side: measure_side(
+                LayeredNetwork.from_module(getattr(estimator, f"{side}_")),
+                _points(estimator, side, X, options),
+                options["methods"],
+                solver=solver,
+                errors=errors,
+                n_steps=options["n_steps"],
+            )
+            for side in options["sides"]
         }
+        metrics: dict[str, float] = {}
+        for side, bounds in found.items():
+            metrics |= bounds.metrics(side)
+        return metrics, lipschitz_artifacts(found)
 
 
-def _bounds_of_side(
-    estimator: Any, side: str, X: np.ndarray, options: dict[str, Any]
-) -> tuple[list[Bound], Bound]:
-    """Return the upper bounds by every method and the sampled lower bound of one network."""
-    network = LayeredNetwork.from_module(getattr(estimator, f"{side}_"))
-    errors = tuple(options["reproduction_errors"])
-    uppers = [bound(network, method, errors) for method in options["methods"]]
-    points = X[np.linspace(0, len(X) - 1, min(len(X), options["n_points"])).astype(int)]
-    if side == "decoder":
-        points = _codes(estimator, points, options["n_points"], options["random_state"])
-    return uppers, lower_bound(network, points, n_steps=options["n_steps"])
+def _checked(options: dict[str, Any]) -> tuple[SolverOptions, tuple[str, ...]]:
+    """Return the solver's options and the reproduction errors; refuse unknown words."""
+    for key, allowed in (("sides", names.SIDES), ("methods", (*METHODS, names.BEST))):
+        unknown = sorted(set(options[key]) - set(allowed))
+        if unknown:
+            raise InputError(f"{key} must be among {sorted(allowed)}, got {', '.join(unknown)}")
+    errors = check_reproduction_errors(options["reproduction_errors"], LIPSCHITZ_ERRORS)
+    solver = SolverOptions(**{item.name: options[item.name] for item in fields(SolverOptions)})
+    return solver, tuple(sorted(errors))
 
 
-def _codes(estimator: Any, X: np.ndarray, count: int, random_state: int) -> np.ndarray:
-    """Return mean codes of the data and as many draws from the prior."""
-    prior = np.random.default_rng(random_state).standard_normal((count, estimator.latent_dim))
-    return np.concatenate([estimator.transform(X.astype(np.float64)), prior])
-
-
-def _lipschitz_metrics(side: str, uppers: list[Bound], lower: Bound) -> dict[str, float]:
-    """Return one network's metrics; only proved values are called upper bounds."""
-    proved = [record for record in uppers if record.status == "certified"]
-    metrics = {
-        names.lipschitz_lower(side): lower.value,
-        names.lipschitz_seconds(side): lower.seconds + sum(record.seconds for record in uppers),
-    }
-    for record in proved:
-        metrics[names.lipschitz_upper(side, record.method)] = record.value
-    if proved:
-        bracket = Bracket(lower=lower, upper=min(proved, key=lambda record: record.value))
-        metrics[names.lipschitz_upper(side)] = bracket.upper.value
-        metrics[names.lipschitz_ratio(side)] = bracket.ratio
-    return metrics
+def _points(estimator: Any, side: str, X: np.ndarray, options: dict[str, Any]) -> np.ndarray:
+    """Return where the lower bound starts: data; for the decoder mean codes and the prior."""
+    count = options["n_points"]
+    points = X[np.linspace(0, len(X) - 1, min(len(X), count)).astype(int)]
+    if side == "encoder":
+        return points
+    draw = np.random.default_rng(options["random_state"])
+    prior = draw.standard_normal((count, estimator.latent_dim))
+    return np.concatenate([estimator.transform(points.astype(np.float64)), prior])
 
 
 class MaxDamageEvaluator(VAEEvaluator):
@@ -191,8 +191,8 @@ class MaxDamageEvaluator(VAEEvaluator):
 
     Metrics at each radius, mean and maximum over images: ``damage``,
     ``relative_damage``, ``log_likelihood_degradation``, ``reproduction_log_ratio``,
-    ``damage_bound_ratio`` (damage over radius times the certified bounds of both
-    networks); ``attack_seconds``.
+    ``damage_bound_ratio`` (damage over radius times the smallest certified bounds of both
+    networks, those of the evaluator "lipschitz" if it has just run); ``attack_seconds``.
     """
 
     name = names.EVALUATOR_MAX_DAMAGE
@@ -229,7 +229,10 @@ class MaxDamageEvaluator(VAEEvaluator):
             **budget,
         )
         seconds = time.perf_counter() - started
-        bounds = [bound(getattr(estimator, f"{side}_")) for side in names.SIDES]
+        bounds = [
+            best_bound(LayeredNetwork.from_module(getattr(estimator, f"{side}_")))
+            for side in names.SIDES
+        ]
         table = pd.concat(
             [_attack_table(result, images, x, bounds) for result in results], ignore_index=True
         )

@@ -94,6 +94,7 @@ def build_bounds(models: pd.DataFrame) -> pd.DataFrame:
                 status = "estimate" if kind == "estimate" else "float64"
                 rows.append(
                     (row[names.MODEL], side, kind, method, value, status, "l2", "global", 1)
+                    + ("activation", "")
                 )
     return pd.DataFrame(rows, columns=list(names.BOUND_COLUMNS))
 

@@ -42,8 +42,8 @@ class BlockFactor:
             parts[i] = torch.linalg.solve_triangular(self.diagonal[i].T, parts[i], upper=True)
         return torch.cat(parts)
 
-    def inverse(self) -> Tensor:
-        """Return A⁻¹ as a dense matrix.
+    def inverse(self, result: Tensor) -> Tensor:
+        """Write A⁻¹ as a dense matrix into ``result`` and return it.
 
         Notes
         -----
@@ -52,7 +52,6 @@ class BlockFactor:
         """
         sizes = [len(block) for block in self.diagonal]
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        result = self.diagonal[0].new_empty(ends[-1], ends[-1])
         for i in reversed(range(len(sizes))):
             own = slice(ends[i] - sizes[i], ends[i])
             identity = torch.eye(sizes[i], dtype=result.dtype, device=result.device)

@@ -12,7 +12,7 @@ import numpy as np
 from harmonicvae.exceptions import SolverError
 from harmonicvae.lipschitz.lmi import Multipliers
 
-#: Narrower slope ranges are widened to this fraction of their layer's largest slope, which is sound.
+#: Narrower slope ranges are widened to this fraction of their layer's largest slope: sound.
 NARROWEST = 1e-4
 #: Smallest standard deviation of a neuron, relative to its layer's, to which it is scaled.
 _FAINTEST = 1e-8
@@ -127,11 +127,11 @@ def build_problem(
     -----
     The variances are those of :func:`primal_start`. Cost O(Σ n³).
     """
-    alphas, betas = zip(*map(_widened, alphas, betas))
+    widened = [_widened(low, high) for low, high in zip(alphas, betas)]
     covariance = np.eye(matrices[0].shape[1]) / matrices[0].shape[1]
     weights, scales, logs, log = [], [], [], 0.0
     scale = np.ones(len(covariance))
-    for matrix, alpha, beta in zip(matrices[:-1], alphas, betas):
+    for matrix, (alpha, beta) in zip(matrices[:-1], widened):
         incoming = matrix * scale
         deviations = np.sqrt(np.maximum(np.sum((incoming @ covariance) * incoming, axis=1), 0.0))
         size = _positive(math.sqrt(float(np.mean(deviations**2))))
@@ -147,7 +147,12 @@ def build_problem(
     size = _positive(math.sqrt(float(np.sum((last @ covariance) * last))))
     logs.append(log - math.log2(size))
     return NeuronProblem(
-        tuple(weights), last / size, alphas, betas, tuple(scales), tuple(logs)
+        tuple(weights),
+        last / size,
+        tuple(low for low, _ in widened),
+        tuple(high for _, high in widened),
+        tuple(scales),
+        tuple(logs),
     )
 
 

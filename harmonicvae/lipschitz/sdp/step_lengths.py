@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-#: The step length is right to about this fraction.
-_ACCURACY = 0.05
 #: Operators of no more rows are formed and diagonalised.
 _DENSE = 160
+#: Products before convergence is believed, less one.
+_FEWEST = 7
 
 
 def longest_step(
-    product: Callable[[Tensor], Tensor], size: int, device: torch.device, max_iterations: int = 40
+    product: Callable[[Tensor], Tensor],
+    size: int,
+    device: torch.device,
+    accuracy: float = 0.05,
+    max_iterations: int = 40,
 ) -> float:
     """Estimate the longest step α with I + αD ⪰ 0 for a symmetric operator D.
 
@@ -28,6 +32,8 @@ def longest_step(
         Rows of D.
     device : torch.device
         Where the vectors live.
+    accuracy : float, default=0.05
+        Residual, relative to the eigenvalue or to ½, at which to stop; > 0.
     max_iterations : int, default=40
         Products at most.
 
@@ -39,8 +45,7 @@ def longest_step(
 
     Notes
     -----
-    Lanczos with full reorthogonalisation, stopped once the residual is below 5 % of
-    max(1, |λ|), or the estimate no longer matters because steps beyond 1 are not taken.
+    Lanczos with full reorthogonalisation; small operators are diagonalised.
 
     Examples
     --------
@@ -73,7 +78,7 @@ def longest_step(
         lowest = values[0] - error
         if not math.isfinite(lowest) or residual <= 1e-12 * max(1.0, abs(values[0])):
             break
-        if k >= 11 and error <= _ACCURACY * max(0.5, abs(values[0])):
+        if k >= _FEWEST and error <= accuracy * max(0.5, abs(values[0])):
             break
         beside.append(residual)
         vector = image / residual

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from harmonicvae.exceptions import SolverError
 from harmonicvae.lipschitz.sdp.block_tridiagonal import BlockFactor, factorise
 from harmonicvae.lipschitz.sdp.neuron_problem import NeuronProblem, dual_start, primal_start
+from harmonicvae.lipschitz.sdp.operators import BlockMatrix, Conjugated, NeuronOperators
 from harmonicvae.lipschitz.sdp.step_lengths import longest_step
 
 #: ρ of the dual start over the smallest that its multipliers allow.
@@ -61,7 +61,7 @@ class StructuredSolver:
     per_layer : bool, default=False
         One multiplier a layer instead of one a neuron.
     gap : float, default=1e-6
-        Relative duality gap of ρ at which to stop.
+        Relative duality gap of the bound √ρ at which to stop.
     max_iterations : int, default=100
         Iterations at most.
     device : str, default="cpu"
@@ -96,7 +96,7 @@ class StructuredSolver:
         self.gap = gap
         self.max_iterations = max_iterations
         self._device = torch.device(device)
-        self._ops = _Operators(problem, per_layer, self._device)
+        self._ops = NeuronOperators(problem, per_layer, self._device)
 
     def solve(self, progress: Progress | None = None) -> Solution:
         """Run the method.
@@ -123,7 +123,7 @@ class StructuredSolver:
             if state.rho < best[0]:
                 best = (state.rho, state.y)
             lower = max(lower, state.lower())
-            if best[0] - lower <= self.gap * best[0]:
+            if best[0] - lower <= 2.0 * self.gap * best[0]:
                 break
             if progress is not None and progress(iteration, best[0], lower):
                 message = "stopped on request"
@@ -138,132 +138,8 @@ class StructuredSolver:
             state = following
         rho, y = best
         return Solution(
-            rho, self._ops.spread(y)[1].cpu().numpy(), max(lower, 0.0), iteration, message
+            rho, self._ops.multipliers(y).cpu().numpy(), max(lower, 0.0), iteration, message
         )
-
-
-class _Operators:
-    """The linear maps of the problem, as torch operations on whole blocks."""
-
-    def __init__(self, problem: NeuronProblem, per_layer: bool, device: torch.device) -> None:
-        def tensor(array: Any) -> Tensor:
-            return torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float64, device=device)
-
-        self.problem = problem
-        self.weights = [tensor(weight) for weight in problem.weights]
-        self.alpha = tensor(np.concatenate(problem.alphas))
-        self.beta = tensor(np.concatenate(problem.betas))
-        self.plain = not bool(torch.any(self.alpha != 0))
-        self.output = tensor(problem.last.T @ problem.last)
-        ends = np.concatenate([[0], np.cumsum(problem.dims)]).tolist()
-        self.blocks = [slice(a, b) for a, b in zip(ends, ends[1:])]
-        self.first = problem.dims[0]
-        self.all_hidden = slice(self.first, ends[-1])
-        self.layers = [slice(b.start - self.first, b.stop - self.first) for b in self.blocks[1:]]
-        self.patterns = [
-            scale**2 if per_layer else (0.5 * (high - low)) ** -2.0
-            for scale, low, high in zip(problem.scales, problem.alphas, problem.betas)
-        ]
-        self.ratio = tensor(np.concatenate(self.patterns))
-        self.groups = torch.arange(len(self.alpha), device=device)
-        if per_layer:
-            counts = torch.as_tensor([len(pattern) for pattern in self.patterns])
-            self.groups = torch.repeat_interleave(torch.arange(len(counts)), counts).to(device)
-        self.per_layer = per_layer
-        self.n_groups = int(self.groups[-1]) + 1
-        signs = np.zeros(len(self.alpha), dtype=bool)
-        products = [low * high for low, high in zip(problem.alphas, problem.betas)]
-        for layer, following in zip(self.layers, products[1:]):
-            signs[layer] = bool(np.any(following))
-        self.signs = signs
-        flags = torch.zeros(self.n_groups, dtype=torch.float64, device=device)
-        self.signed = flags.index_fill(0, self.groups[torch.as_tensor(signs).to(device)], 1.0)
-        self.objective = torch.zeros(self.n_groups + 1, dtype=torch.float64, device=device)
-        self.objective[0] = 1.0
-        self.degree = problem.size + float(self.signed.sum())
-
-    # --- between variables y = (ρ, one number a group) and neurons ---
-
-    def spread(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ρ and the multiplier of every neuron."""
-        return y[0], y[1:][self.groups] * self.ratio
-
-    def gather(self, rho: Tensor, t: Tensor) -> Tensor:
-        """Return the adjoint of :meth:`spread`."""
-        weighted = t * self.ratio
-        if self.per_layer:
-            zero = torch.zeros(self.n_groups, dtype=t.dtype, device=t.device)
-            weighted = zero.index_add(0, self.groups, weighted)
-        return torch.cat([rho.reshape(1), weighted])
-
-    # --- P and its derivatives ---
-
-    def pencil(self, y: Tensor, output: bool = True) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the blocks of P(y), or of its linear part."""
-        rho, t = self.spread(y)
-        diagonal = [rho * torch.eye(self.first, dtype=t.dtype, device=t.device)]
-        below = []
-        for i, (weight, layer) in enumerate(zip(self.weights, self.layers)):
-            own, low, high = t[layer], self.alpha[layer], self.beta[layer]
-            below.append(-(own * (low + high))[:, None] * weight)
-            if not self.plain:
-                diagonal[i] = diagonal[i] + weight.T @ ((2.0 * own * low * high)[:, None] * weight)
-            diagonal.append(torch.diag(2.0 * own))
-        if output:
-            diagonal[-1] = diagonal[-1] - self.output
-        return diagonal, below
-
-    def columns(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
-        """Return MA and MB for a matrix M of ``size`` columns."""
-        image = torch.empty(
-            (len(matrix), len(self.alpha)), dtype=matrix.dtype, device=matrix.device
-        )
-        for weight, layer, before in zip(self.weights, self.layers, self.blocks):
-            torch.mm(matrix[:, before], weight.T, out=image[:, layer])
-        hidden = matrix[:, self.all_hidden]
-        with_alpha = hidden if self.plain else hidden - image * self.alpha
-        return with_alpha, torch.addcmul(hidden, image, self.beta, value=-1.0)
-
-    def rows(self, matrix: Tensor, slopes: Tensor) -> Tensor:
-        """Return AᵀM or BᵀM for the slopes α or β."""
-        image = torch.empty(
-            (len(self.alpha), matrix.shape[1]), dtype=matrix.dtype, device=matrix.device
-        )
-        for weight, layer, before in zip(self.weights, self.layers, self.blocks):
-            torch.mm(weight, matrix[before], out=image[layer])
-        return torch.addcmul(matrix[self.all_hidden], image, slopes[:, None], value=-1.0)
-
-    def times_step(self, matrix: Tensor, columns: tuple[Tensor, Tensor], dy: Tensor) -> Tensor:
-        """Return M ΔP for the step dy, from M and (MA, MB)."""
-        rho, t = self.spread(dy)
-        with_alpha, with_beta = columns[0] * t, columns[1] * t
-        result = torch.zeros_like(matrix)
-        result[:, : self.first] = rho * matrix[:, : self.first]
-        result[:, self.all_hidden] += with_alpha + with_beta
-        moved = with_alpha * self.beta
-        if not self.plain:
-            moved = moved + with_beta * self.alpha
-        for weight, layer, before in zip(self.weights, self.layers, self.blocks):
-            result[:, before] -= moved[:, layer] @ weight
-        return result
-
-
-@dataclass(frozen=True, eq=False)
-class _Conjugated:
-    """A symmetric matrix M seen through A and B."""
-
-    columns: tuple[Tensor, Tensor]
-    aa: Tensor
-    ab: Tensor
-    bb: Tensor
-
-    @classmethod
-    def of(cls, ops: _Operators, matrix: Tensor) -> _Conjugated:
-        """Compute AᵀMA, AᵀMB and BᵀMB."""
-        with_alpha, with_beta = ops.columns(matrix)
-        aa = with_alpha[ops.all_hidden] if ops.plain else ops.rows(with_alpha, ops.alpha)
-        ab = with_beta[ops.all_hidden] if ops.plain else ops.rows(with_beta, ops.alpha)
-        return cls((with_alpha, with_beta), aa, ab, ops.rows(with_beta, ops.beta))
 
 
 class _State:
@@ -271,7 +147,7 @@ class _State:
 
     def __init__(
         self,
-        ops: _Operators,
+        ops: NeuronOperators,
         y: Tensor,
         factor: BlockFactor,
         x: Tensor,
@@ -284,7 +160,7 @@ class _State:
         self.x = x  # dual matrix X
         self.root = root  # its Cholesky factor
         self.slack = slack  # dual numbers of the constraints t ≥ 0
-        self.seen = _Conjugated.of(ops, x)
+        self.seen = Conjugated.of(ops, x, "X")
 
     @property
     def rho(self) -> float:
@@ -292,15 +168,11 @@ class _State:
         return float(self.y[0])
 
     @classmethod
-    def start(cls, ops: _Operators) -> _State:
+    def start(cls, ops: NeuronOperators) -> _State:
         """Return the strictly feasible start."""
-        matrix = torch.as_tensor(primal_start(ops.problem, ops.signs), device=ops.alpha.device)
+        matrix = torch.as_tensor(primal_start(ops.problem, ops.signs), device=ops.device)
         rho, t = dual_start(ops.problem, ops.patterns, _SLACK)
-        first = torch.as_tensor(t, device=ops.alpha.device) / ops.ratio
-        groups = first
-        if ops.per_layer:
-            groups = torch.stack([first[layer.start] for layer in ops.layers])
-        y = torch.cat([first.new_tensor([rho]), groups])
+        y = ops.variables(rho, t)
         factor = factorise(*ops.pencil(y))
         root, info = torch.linalg.cholesky_ex(matrix)
         if factor is None or int(info) != 0:
@@ -327,8 +199,9 @@ class _State:
 
     def step(self) -> _State | None:
         """Return the next iterate, or None if none is found."""
-        ops, inverse = self.ops, self.factor.inverse()
-        other = _Conjugated.of(ops, inverse)
+        ops = self.ops
+        inverse = self.factor.inverse(ops.square("S"))
+        other = Conjugated.of(ops, inverse, "S")
         gradient = ops.gather(
             torch.trace(inverse[: ops.first, : ops.first]), 2.0 * torch.diagonal(other.ab)
         )
@@ -339,13 +212,14 @@ class _State:
             return None
         mu = self._complementarity()
         predictor = self._direction(system, -ops.objective, 0.0, inverse, None)
-        steps = self._steps(predictor)
+        steps = self._steps(predictor, accuracy=0.3)
         sigma = self._centring(predictor, steps, mu)
-        product = ops.times_step(predictor.x, ops.columns(predictor.x), predictor.y)
+        columns = ops.columns(predictor.x, "ΔX")
+        product = ops.times_step(predictor.x, columns, predictor.y, "ΔXΔP")
         correction = self._correction(predictor, product, other, inverse)
         right = sigma * mu * gradient - ops.objective - correction
         corrector = self._direction(system, right, sigma * mu, inverse, (product, predictor))
-        steps = self._steps(corrector)
+        steps = self._steps(corrector, accuracy=0.05)
         damping = 0.8 + 0.19 * min(1.0, *steps)
         return self._moved(corrector, [min(1.0, damping * length) for length in steps])
 
@@ -367,26 +241,27 @@ class _State:
         """Solve for Δy and return it with ΔX."""
         ops = self.ops
         dy = system.solve(right)
-        product = ops.times_step(self.x, self.seen.columns, dy)
+        product = ops.times_step(self.x, self.seen.columns, dy, "XΔP")
         t = self.y[1:]
         slack = ops.signed * (target / t) - self.slack - self.slack / t * dy[1:]
         if second_order is not None:
             product += second_order[0]
             slack = slack - ops.signed * second_order[1].slack * second_order[1].y[1:] / t
-        product = product @ inverse
-        x = target * inverse - self.x - 0.5 * (product + product.T)
+        product = torch.mm(product, inverse, out=ops.square("XΔPS"))
+        x = ops.square("ΔX" if second_order is None else "ΔX corrected")
+        torch.add(product, product.T, out=x)
+        x.mul_(-0.5).sub_(self.x).add_(inverse, alpha=target)
         return _Direction(dy, x, slack)
 
     def _correction(
-        self, predictor: _Direction, product: Tensor, other: _Conjugated, inverse: Tensor
+        self, predictor: _Direction, product: Tensor, other: Conjugated, inverse: Tensor
     ) -> Tensor:
         """Return tr(A_k ΔX ΔP S) for every variable, ΔX ΔP the given product."""
         ops = self.ops
-        before = product if ops.plain else None
-        with_alpha = (
-            product[ops.all_hidden] if before is not None else ops.rows(product, ops.alpha)
-        )
-        with_beta = ops.rows(product, ops.beta)
+        with_alpha = product[ops.all_hidden]
+        if not ops.plain:
+            with_alpha = ops.rows(product, ops.alpha, "AΔXΔP")
+        with_beta = ops.rows(product, ops.beta, "BΔXΔP")
         t = torch.sum(with_alpha * other.columns[1].T, dim=1)
         t += torch.sum(with_beta * other.columns[0].T, dim=1)
         rho = torch.sum(product[: ops.first] * inverse[: ops.first])
@@ -394,7 +269,7 @@ class _State:
         correction[1:] += ops.signed * predictor.slack * predictor.y[1:] / self.y[1:]
         return correction
 
-    def _steps(self, direction: _Direction) -> tuple[float, float]:
+    def _steps(self, direction: _Direction, accuracy: float) -> tuple[float, float]:
         """Return how far X and P may move before they become singular."""
         ops, root = self.ops, self.root
         dense = longest_step(
@@ -404,13 +279,15 @@ class _State:
                 upper=False,
             ),
             ops.problem.size,
-            ops.alpha.device,
+            ops.device,
+            accuracy,
         )
-        change = _BlockMatrix(*ops.pencil(direction.y, output=False), ops.blocks)
+        change = BlockMatrix(*ops.pencil(direction.y, output=False), ops.blocks)
         sparse = longest_step(
             lambda v: self.factor.solve(change @ self.factor.solve_transposed(v)),
             ops.problem.size,
-            ops.alpha.device,
+            ops.device,
+            accuracy,
         )
         return (
             min(dense, _ratio(self.slack, direction.slack, ops.signed)),
@@ -439,24 +316,26 @@ class _State:
 
     def _moved(self, direction: _Direction, steps: list[float]) -> _State | None:
         """Return the iterate after the steps, shortened until it is strictly feasible."""
+        ops = self.ops
+        following = "X odd" if self.x is not ops.square("X odd") else "X even"
         dual, primal = steps
         for _ in range(8):
             y = self.y + primal * direction.y
-            factor = factorise(*self.ops.pencil(y))
+            factor = factorise(*ops.pencil(y))
             if factor is not None:
                 break
             primal *= 0.7
         else:
             return None
         for _ in range(8):
-            x = self.x + dual * direction.x
+            x = torch.add(self.x, direction.x, alpha=dual, out=ops.square(following))
             root, info = torch.linalg.cholesky_ex(x)
             if int(info) == 0:
                 break
             dual *= 0.7
         else:
             return None
-        return _State(self.ops, y, factor, x, root, self.slack + dual * direction.slack)
+        return _State(ops, y, factor, x, root, self.slack + dual * direction.slack)
 
 
 @dataclass(frozen=True, eq=False)
@@ -477,22 +356,6 @@ def _ratio(value: Tensor, change: Tensor, signed: Tensor) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class _BlockMatrix:
-    """A symmetric block-tridiagonal matrix that is multiplied with columns."""
-
-    diagonal: list[Tensor]
-    below: list[Tensor]
-    blocks: list[slice]
-
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        parts = [block @ vector[rows] for block, rows in zip(self.diagonal, self.blocks)]
-        for i, link in enumerate(self.below):
-            parts[i + 1] = parts[i + 1] + link @ vector[self.blocks[i]]
-            parts[i] = parts[i] + link.T @ vector[self.blocks[i + 1]]
-        return torch.cat(parts)
-
-
-@dataclass(frozen=True, eq=False)
 class _Schur:
     """The factorised Schur complement, scaled to unit diagonal."""
 
@@ -500,37 +363,26 @@ class _Schur:
     scale: Tensor
 
     @classmethod
-    def of(cls, state: _State, other: _Conjugated, inverse: Tensor) -> _Schur | None:
+    def of(cls, state: _State, other: Conjugated, inverse: Tensor) -> _Schur | None:
         """Form and factorise M; None if it is not positive definite."""
         ops, seen = state.ops, state.seen
-        n = len(ops.alpha)
-        mixed = seen.ab * other.ab.T
-        inner = torch.addcmul(mixed + mixed.T, seen.aa, other.bb)
-        inner.addcmul_(seen.bb, other.aa)
+        count = len(ops.alpha)
+        mixed = torch.mul(seen.ab, other.ab.T, out=ops.scratch("mixed", count, count))
+        inner = torch.add(mixed, mixed.T, out=ops.scratch("inner", count, count))
+        inner.addcmul_(seen.aa, other.bb).addcmul_(seen.bb, other.aa)
         first = slice(0, ops.first)
-        edge = torch.sum(
-            seen.columns[0][first] * other.columns[1][first]
-            + seen.columns[1][first] * other.columns[0][first],
-            dim=0,
-        )
-        corner = torch.sum(state.x[first, first] * inverse[first, first])
-        inner *= ops.ratio * ops.ratio[:, None]
-        edge = edge * ops.ratio
-        if ops.per_layer:
-            zero = inner.new_zeros(ops.n_groups, n)
-            rows = zero.index_add(0, ops.groups, inner)
-            inner = zero.new_zeros(ops.n_groups, ops.n_groups).index_add(1, ops.groups, rows)
-            edge = zero.new_zeros(ops.n_groups).index_add(0, ops.groups, edge)
-        size = ops.n_groups + 1
-        matrix = inner.new_empty(size, size)
-        matrix[0, 0] = corner
-        matrix[0, 1:] = edge
-        matrix[1:, 0] = edge
-        matrix[1:, 1:] = inner
+        edge = torch.sum(seen.columns[0][first] * other.columns[1][first], dim=0)
+        edge += torch.sum(seen.columns[1][first] * other.columns[0][first], dim=0)
+        column = ops.gather(torch.sum(state.x[first, first] * inverse[first, first]), edge)
+        matrix = ops.scratch("Schur complement", len(column), len(column))
+        matrix[0] = column
+        matrix[:, 0] = column
+        matrix[1:, 1:] = ops.gather_square(inner)
         diagonal = torch.diagonal(matrix)
         diagonal[1:] += state.slack / state.y[1:]
         scale = torch.rsqrt(diagonal)
-        factor, info = torch.linalg.cholesky_ex(matrix * scale * scale[:, None])
+        matrix.mul_(scale).mul_(scale[:, None])
+        factor, info = torch.linalg.cholesky_ex(matrix)
         if int(info) != 0 or not bool(torch.all(torch.isfinite(scale))):
             return None
         return cls(factor, scale)
