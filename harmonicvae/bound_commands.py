@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from harmonicvae import options as check
-from harmonicvae.brackets import joined
 from harmonicvae.exceptions import InputError, SolverError
 from harmonicvae.lipschitz import METHODS, lower_bound, save_certificate
 from harmonicvae.lipschitz import bound as upper_bound
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.network_arguments import network_line, print_rows, read_network, scope_line
-from harmonicvae.records import Bound
+from harmonicvae.records import Bound, Bracket
 from harmonicvae.solver_watch import INTERRUPTED, SolverWatch
 
 #: Rules that can be named; a box brings its own.
@@ -88,7 +87,7 @@ def bound(parsed: argparse.Namespace) -> int:
             _save(upper, target)
         lower = _lower(request, watch) if parsed.lower and not watch.stop_asked else None
     if lower is not None:
-        bracket = joined(lower, upper)
+        bracket = Bracket.joined(lower, upper)
         lower, upper = bracket.lower, bracket.upper
     if parsed.json:
         print(json.dumps(_strict(_as_dict(upper, lower)), indent=1))
@@ -171,7 +170,7 @@ def _as_dict(upper: Bound, lower: Bound | None) -> dict[str, Any]:
     if lower is None:
         return plain
     below = {key: value for key, value in lower.to_dict().items() if key != "certificate"}
-    return {"lower": below, "upper": plain, "ratio": joined(lower, upper).ratio}
+    return {"lower": below, "upper": plain, "ratio": Bracket.joined(lower, upper).ratio}
 
 
 def _strict(value: Any) -> Any:
@@ -202,7 +201,7 @@ def _described(
         rows["duality gap"] = f"{upper.details['duality_gap']:.1e} (relative)"
     if lower is not None:
         rows["lower bound"] = f"{lower.value!r} ({lower.status}, {lower.method})"
-        rows["upper / lower"] = f"{joined(lower, upper).ratio:.6g}"
+        rows["upper / lower"] = f"{Bracket.joined(lower, upper).ratio:.6g}"
     rows["seconds"] = f"{upper.seconds:.2f}"
     rows |= {f"  {key}": repr(value) for key, value in upper.details.get("compared", {}).items()}
     if upper.message:

@@ -13,7 +13,7 @@ import numpy as np
 
 from harmonicvae.activations import Activation, activation, identity
 from harmonicvae.exceptions import InputError
-from harmonicvae.mat_files import read_cells, write_cells
+from harmonicvae.readers.mat_files import read_cells, write_cells
 
 if TYPE_CHECKING:
     from torch import nn
@@ -150,7 +150,7 @@ class LayeredNetwork:
         >>> LayeredNetwork.from_module(module, (1, 4, 4)).hidden_dims
         (8,)
         """
-        from harmonicvae.torch_layers import read_module  # torch is slow to import
+        from harmonicvae.readers.torch_layers import read_module  # torch is slow to import
 
         weights, biases, activations = read_module(module, input_shape)
         return cls(tuple(weights), tuple(biases), tuple(activations))
@@ -263,13 +263,13 @@ class LayeredNetwork:
 
         Notes
         -----
-        See :func:`harmonicvae.onnx_files.read_onnx` for the operators and what is rounded.
+        See :func:`harmonicvae.readers.onnx_files.read_onnx` for the operators and what is rounded.
 
         Examples
         --------
         ``LayeredNetwork.from_onnx("encoder.onnx").input_dim``
         """
-        from harmonicvae.onnx_files import read_onnx
+        from harmonicvae.readers.onnx_files import read_onnx
 
         weights, biases, activations = read_onnx(path)
         return cls(tuple(weights), tuple(biases), tuple(activations))

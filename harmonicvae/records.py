@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,29 @@ class Bracket(Record):
                 f"{self.upper.value!r} ({self.upper.method}): one of them is wrong; "
                 "please report the network"
             )
+
+    @classmethod
+    def joined(cls, lower: Bound, upper: Bound) -> Bracket:
+        """Return the bracket of two bounds of one network that were computed apart.
+
+        Where the upper bound's method attained more at an input of its own
+        (``upper.details["attained"]``, as "interval" does), that is the lower bound.
+
+        Examples
+        --------
+        >>> shared = {"status": "float64", "method": "interval"}
+        >>> lower = Bound(kind="lower", value=1.0, **shared)
+        >>> details = {"attained": 1.9, "point": [0.0]}
+        >>> upper = Bound(kind="upper", value=2.0, details=details, **shared)
+        >>> Bracket.joined(lower, upper).lower.value
+        1.9
+        """
+        attained = upper.details.get("attained", 0.0)
+        if attained > lower.value:
+            count = upper.details.get("evaluated", 1)
+            details = {"point": upper.details["point"], "n_points": count}
+            lower = replace(lower, value=attained, method=upper.method, details=details)
+        return cls(lower=lower, upper=upper)
 
     @property
     def ratio(self) -> float:

@@ -41,7 +41,7 @@ PRESETS = {
 #: Attacked images by preset.
 ATTACK_IMAGES = {"quick": 8, "paper": 64}
 #: An evaluation counts as this share of a model's epochs in the progress line.
-EVALUATION_WEIGHT = 0.1
+EVALUATION_WEIGHT = 1.0
 #: Rows handed to the evaluators: validation rows, filled up with training rows.
 EVALUATION_ROWS = 1024
 

@@ -17,6 +17,7 @@ from harmonicvae.lipschitz.exact import verify_exactly
 from harmonicvae.lipschitz.interval import IntervalBranchAndBound, exact_constant
 from harmonicvae.lipschitz.lipsdp import LipSDPLayer, LipSDPNeuron
 from harmonicvae.lipschitz.lower import sampled_jacobian_norm
+from harmonicvae.lipschitz.sdp.conic import LipSDPConic
 from harmonicvae.lipschitz.spectral import NormProduct
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
@@ -38,7 +39,7 @@ __all__ = [
     "verify_exactly",
 ]
 
-#: Upper bounds by name, cheapest first.
+#: Upper bounds by name, cheapest first; the oracle last.
 METHODS: MappingProxyType[str, type[LipschitzMethod]] = MappingProxyType(
     {
         method.name: method
@@ -49,6 +50,7 @@ METHODS: MappingProxyType[str, type[LipschitzMethod]] = MappingProxyType(
             LipSDPLayer,
             LipSDPNeuron,
             IntervalBranchAndBound,
+            LipSDPConic,
         )
     }
 )
@@ -278,8 +280,4 @@ def bracket(
     network = as_network(network)
     upper = bound(network, method, reproduction_errors, slopes=slopes, box=box, progress=progress)
     lower = lower_bound(network, x, **({"box": box} if box is not None else {}), **options)
-    attained = upper.details.get("attained", 0.0)
-    if attained > lower.value:
-        details = {"point": upper.details["point"], "n_points": upper.details["evaluated"]}
-        lower = replace(lower, value=attained, method=upper.method, details=details)
-    return Bracket(lower=lower, upper=upper)
+    return Bracket.joined(lower, upper)

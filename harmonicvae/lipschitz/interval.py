@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from harmonicvae.enclosures import is_widened
+from harmonicvae.enclosures.functions import is_widened
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, as_network
 from harmonicvae.lipschitz.boxes import check_box

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harmonicvae.activations import Activation
-from harmonicvae.elementary import Interval, down, up
-from harmonicvae.enclosures import curvature_range, slope_range, value_range
+from harmonicvae.enclosures.elementary import Interval, down, up
+from harmonicvae.enclosures.functions import curvature_range, slope_range, value_range
 
 #: Activations without second derivative away from 0.
 _STRAIGHT = ("identity", "relu", "leaky_relu")

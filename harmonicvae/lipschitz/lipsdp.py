@@ -69,7 +69,7 @@ class LipSDPNeuron(LipschitzMethod):
     >>> network = LayeredNetwork.from_arrays(weights, activation="relu")
     >>> result = LipSDPNeuron().bound(network)
     >>> round(result.value, 4), result.details["duality_gap"] < 1e-6
-    (3.2545, True)
+    (3.1623, True)
     """
 
     name = "lipsdp_neuron"
@@ -224,7 +224,7 @@ class LipSDPLayer(LipSDPNeuron):
     >>> weights = [[[1.0, 2.0], [3.0, 1.0]], [[1.0, -1.0]]]
     >>> network = LayeredNetwork.from_arrays(weights, activation="relu")
     >>> round(LipSDPLayer().bound(network).value, 4)
-    4.3104
+    3.3052
     """
 
     name = "lipsdp_layer"

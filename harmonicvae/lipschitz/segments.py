@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from harmonicvae.activations import ACTIVATIONS
-from harmonicvae.elementary import Interval, down, up
-from harmonicvae.enclosures import affine_range, slope_range
+from harmonicvae.enclosures.elementary import Interval, down, up
+from harmonicvae.enclosures.functions import affine_range, slope_range
 from harmonicvae.lipschitz.jets import Jet, Sides, activate, is_zero, meet, one_sided, thin, times
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, gamma, normalise

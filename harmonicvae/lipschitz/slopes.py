@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from harmonicvae.activations import Activation
-from harmonicvae.enclosures import affine_range, slope_range, value_range
+from harmonicvae.enclosures.functions import affine_range, slope_range, value_range
+from harmonicvae.enclosures.intervals import Ends, Interval, up
 from harmonicvae.exceptions import InputError
-from harmonicvae.intervals import Ends, Interval, up
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, UNIT, gamma
 

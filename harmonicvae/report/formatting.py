@@ -24,6 +24,7 @@ HEADINGS = {
     "upper_lipsdp_layer": "upper: LipSDP-Layer",
     "upper_lipsdp_neuron": "upper: LipSDP-Neuron",
     "upper_interval": "upper: interval",
+    "upper_lipsdp_cvxpy": "upper: CVXPY",
     "upper_best": "upper: smallest",
     "ratio": "upper / lower",
     "elbo": "ELBO (nats)",

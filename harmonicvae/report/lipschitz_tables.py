@@ -22,6 +22,7 @@ METHOD_ORDER = (
     "lipsdp_layer",
     "lipsdp_neuron",
     "interval",
+    "lipsdp_cvxpy",
 )
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.models.evaluation import EvaluationArtifact
 
 from harmonicvae.lipschitz import load_certificate, save_certificate
-from harmonicvae.mat_files import read_cells, write_cells
+from harmonicvae.readers.mat_files import read_cells, write_cells
 
 
 class TableArtifact(EvaluationArtifact):

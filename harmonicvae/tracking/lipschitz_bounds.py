@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from harmonicvae import names
-from harmonicvae.brackets import joined
 from harmonicvae.lipschitz import METHODS, bound, lower_bound
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
@@ -80,7 +79,7 @@ class SideBounds:
         proved = [item for item in self.uppers.values() if item.status == "certified"]
         if not proved:
             return None
-        return joined(self.lower, min(proved, key=lambda item: item.value))
+        return Bracket.joined(self.lower, min(proved, key=lambda item: item.value))
 
     def metrics(self, side: str) -> dict[str, float]:
         """Return the metrics; only proved values are called upper bounds.

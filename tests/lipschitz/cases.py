@@ -52,7 +52,7 @@ SCALES = (1.0, 1.0, 1e-12, 1e12)
 
 
 def sizes(rng, max_depth, max_width):
-    """Widths of a network's vectors: depths and widths of all orders of size, small ones oftener."""
+    """Widths of a network's vectors: of all orders of size, small ones oftener."""
     depth = round(max_depth ** rng.random() ** 2)
     width = max_width ** rng.random() ** 2
     return [max(1, round(width ** rng.uniform(0.5, 1.0))) for _ in range(depth + 1)]
@@ -156,9 +156,13 @@ def is_surely_below(value, weights):
 
 
 #: Options without which a method takes minutes for some networks.
-OPTIONS = {"interval": {"max_boxes": 1000}}
+OPTIONS = {"interval": {"max_boxes": 1000}, "lipsdp_cvxpy": {"limit": 16}}
+#: The methods that take networks of any size and any number of inputs.
+GENERAL = tuple(sorted(set(METHODS) - {"interval", "lipsdp_cvxpy"}))
 
 
 def applicable(network, names=tuple(METHODS)):
-    """The methods that take a network."""
-    return [name for name in names if not METHODS[name]().unsuitable(network)]
+    """The methods that take a network, with the options above."""
+    return [
+        name for name in names if not METHODS[name](**OPTIONS.get(name, {})).unsuitable(network)
+    ]

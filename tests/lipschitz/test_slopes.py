@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from harmonicvae.activations import ACTIVATIONS, Activation, activation, leaky_relu
+from harmonicvae.enclosures.intervals import Interval
 from harmonicvae.exceptions import InputError
-from harmonicvae.intervals import Interval
 from harmonicvae.lipschitz import slopes
 from harmonicvae.lipschitz.slopes import RULES, slope_ranges
 from harmonicvae.network import LayeredNetwork

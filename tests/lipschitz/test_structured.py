@@ -1,6 +1,7 @@
 """The structured solver against Clarabel, and on networks that are hard for a solver."""
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,28 +9,37 @@ import pytest
 from harmonicvae.activations import leaky_relu
 from harmonicvae.lipschitz import bound, verify_certificate
 from harmonicvae.lipschitz.sdp.conic import LipSDPConic
+from harmonicvae.lipschitz.slopes import slope_ranges
 from harmonicvae.network import LayeredNetwork
 from tests.lipschitz.cases import ACTIVATIONS, dense_weights, mixed_network
 
 #: Rules of slope ranges, one after another, with a box where there is one.
 RULES = (("activation", None), ("propagated", None), ("box", (-5.0, 5.0)))
 SEEDS = range(75)
+#: For which Clarabel goes on until it cannot. At 1e-9 it calls values 6e-5 too high "optimal".
+TIGHT = 1e-11
+
+
+def is_well_posed(slopes):
+    """Whether no slope range is close to a point.
+
+    Where one is, optimal multipliers are huge, and Clarabel stops up to 1e-3 above the optimum.
+    """
+    return all(
+        np.min(high - low) >= 0.01 * np.max(np.maximum(np.abs(low), np.abs(high)))
+        for low, high in zip(slopes.alphas, slopes.betas)
+    )
 
 
 @cache
-def both(seed, per_layer=False):
-    """The structured solver's bound, Clarabel's, and whether Clarabel's can serve as reference.
-
-    It can if its own value is what its multipliers prove. Where slope ranges are almost points,
-    it is not: the multipliers are then huge and Clarabel stops early, up to 1e-3 too high.
-    """
+def both(seed, per_layer):
+    """The structured solver's bound, Clarabel's, and whether Clarabel's can serve as reference."""
     network = mixed_network(seed)
     rule, box = ("activation", None) if per_layer else RULES[seed % len(RULES)]
     name = "lipsdp_layer" if per_layer else "lipsdp_neuron"
     ours = bound(network, name, slopes=rule, box=box, gap=1e-9)
-    theirs = LipSDPConic(per_layer=per_layer, tolerance=1e-9).bound(network, slopes=rule, box=box)
-    own = theirs.details.get("solver_value", 0.0)
-    trusted = own > 0 and abs(theirs.details["float64_value"] / own - 1.0) <= 1e-7
+    theirs = LipSDPConic(per_layer=per_layer, tolerance=TIGHT).bound(network, slopes=rule, box=box)
+    trusted = is_well_posed(slope_ranges(network, rule, box)) and "solver" in theirs.details
     return ours, theirs, trusted
 
 
@@ -52,7 +62,7 @@ def test_the_bound_is_clarabels(seed, per_layer):
 
 
 def test_clarabel_can_serve_as_reference_for_fifty_networks():
-    chosen = [seed for seed in SEEDS if both(seed)[2]]
+    chosen = [seed for seed in SEEDS if both(seed, False)[2]]
     assert len(chosen) >= 50
     used = {item.name for seed in chosen for item in mixed_network(seed).activations}
     assert used >= {"relu", "sigmoid", "tanh", "softplus", "elu", "silu", "gelu", "leaky_relu"}
@@ -63,7 +73,7 @@ def test_clarabel_can_serve_as_reference_for_fifty_networks():
 def test_every_activation_agrees_with_clarabel(item):
     network = LayeredNetwork.from_arrays(dense_weights(3, [4, 7, 5, 6, 3]), activation=item)
     ours = bound(network, "lipsdp_neuron", gap=1e-9)
-    theirs = LipSDPConic(tolerance=1e-9).bound(network)
+    theirs = LipSDPConic(tolerance=TIGHT).bound(network)
     assert ours.value == pytest.approx(theirs.value, rel=1e-6)
     assert ours.details["dual_value"] <= theirs.details["float64_value"] * (1 + 1e-9)
     assert ours.details["duality_gap"] <= 1e-8
@@ -76,7 +86,7 @@ def collapsed(rng, spread):
     return [
         np.outer(rng.standard_normal(after), rng.standard_normal(before))
         + spread * rng.standard_normal((after, before))
-        for before, after in zip(dims, dims[1:])
+        for before, after in pairwise(dims)
     ]
 
 
@@ -93,7 +103,7 @@ def duplicates(rng):
 def uneven(rng, decades):
     """Incoming weights of neurons and outgoing ones differ by orders of magnitude."""
     weights = dense_weights(rng.integers(1000), [5, 9, 9, 4])
-    for before, after in zip(weights, weights[1:]):
+    for before, after in pairwise(weights):
         factor = 10.0 ** rng.uniform(-decades, decades, len(before))
         before *= factor[:, None]
         after *= 10.0 ** rng.uniform(-decades, decades, len(before))
@@ -128,7 +138,7 @@ HARD = {
     "bottlenecks": some(6, 8, 1, 8, 1, 8, 5),
     "one input": some(1, 8, 8, 3),
     "one output": some(6, 8, 8, 1),
-    "a wide input": some(60, 6, 6, 3),
+    "a wide input": some(30, 6, 6, 3),
     "a tall output": some(3, 6, 6, 60),
     "tiny": lambda rng: [1e-12 * w for w in dense_weights(3, [4, 8, 8, 3])],
     "huge": lambda rng: [1e12 * w for w in dense_weights(3, [4, 8, 8, 3])],
@@ -162,7 +172,7 @@ def test_hard_networks_get_clarabels_bound_where_it_has_one(kind):
     for seed, item in enumerate(ITEMS[:3]):
         weights = HARD[kind](np.random.default_rng(seed))
         network = LayeredNetwork.from_arrays(weights, activation=item)
-        theirs = LipSDPConic(tolerance=1e-9).bound(network)
+        theirs = LipSDPConic(tolerance=TIGHT).bound(network)
         assert bound(network, "lipsdp_neuron").value <= theirs.value * (1 + 1e-6), item
 
 

@@ -11,59 +11,30 @@ from torch import nn
 
 from harmonicvae.activations import elu, leaky_relu
 from harmonicvae.exceptions import InputError, SolverError
-from harmonicvae.lipschitz import METHODS, Candidate, LipschitzMethod, bound, lower_bound
+from harmonicvae.lipschitz import Candidate, LipschitzMethod, bound, lower_bound
 from harmonicvae.lipschitz.chain import build_chain
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.norms import spectral_norm
+from tests.lipschitz.cases import GENERAL, Norm, dense_weights, random_weights
 
-EVERY_METHOD = pytest.mark.parametrize("method", sorted(METHODS))
-SCALES = st.sampled_from([1.0, 1.0, 1e-12, 1e12])
-
-
-@st.composite
-def layers(draw, signed=False, max_depth=20, max_width=64):
-    """Weight matrices of random depth, width, rank and scale."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    depth = draw(st.integers(1, max_depth))
-    dims = [draw(st.integers(1, max_width)) for _ in range(depth + 1)]
-    weights = []
-    for i in range(depth):
-        shape = (dims[i + 1], dims[i])
-        weight = rng.standard_normal(shape) if signed else rng.random(shape)
-        kind = draw(st.sampled_from(["dense", "dense", "rank one", "sparse", "zero row"]))
-        if kind == "rank one":
-            weight = np.outer(weight[:, 0], weight[0])
-        if kind == "sparse":
-            weight = weight * (rng.random(shape) < 0.3)
-        if kind == "zero row":
-            weight[0] = 0.0
-        weights.append(weight * draw(SCALES))
-    return weights
+EVERY_METHOD = pytest.mark.parametrize("method", GENERAL)
+SOME = settings(max_examples=15, deadline=None)
+#: What leaves so small a gap that it does not count among the tolerances.
+CLOSED = {name: {"gap": 1e-9} for name in ("eclipse", "lipsdp_layer", "lipsdp_neuron")}
 
 
-def exact_norm(weights):
-    """‖W_L⋯W_0‖₂ of nonnegative matrices: no cancellation, so right to a few ulp a layer."""
-    product, exponent = weights[0], 0
-    for weight in weights[1:]:
-        product = weight @ product
-        shift = math.frexp(np.max(product))[1]
-        product, exponent = np.ldexp(product, -shift), exponent + shift
-    return spectral_norm(product), exponent
+def weights_of(**limits):
+    """Weight matrices as from :func:`random_weights`."""
+    return st.integers(0, 2**32 - 1).map(lambda seed: random_weights(seed, **limits))
 
 
 @EVERY_METHOD
-@given(weights=layers())
-@settings(max_examples=60, deadline=None)
+@given(weights=weights_of())
+@SOME
 def test_never_below_the_exact_constant_of_nonnegative_networks(method, weights):
     result = bound(LayeredNetwork.from_arrays(weights, activation="relu"), method)
-    norm, exponent = exact_norm(weights)
     assert (result.kind, result.status) == ("upper", "certified")
-    if norm == 0.0:
-        return
-    mantissa, own = math.frexp(result.value)
-    assert Fraction(mantissa) * Fraction(2) ** own >= (
-        Fraction(norm) * Fraction(2) ** exponent * (1 - Fraction(1, 10**12))
-    )
+    assert Norm.of(weights).excess(result.value) >= -1e-12
 
 
 @EVERY_METHOD
@@ -71,14 +42,14 @@ def test_never_below_the_exact_constant_of_nonnegative_networks(method, weights)
     weights=st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=20),
     slope=st.sampled_from(["relu", "tanh", "sigmoid", "softplus"]),
 )
-@settings(max_examples=100, deadline=None)
+@SOME
 def test_chains_of_numbers_are_bounded_in_exact_arithmetic(method, weights, slope):
     network = LayeredNetwork.from_arrays([[[w]] for w in weights], activation=slope)
     true = Fraction(1, 4) ** (len(weights) - 1) if slope == "sigmoid" else Fraction(1)
     for weight in weights:
         true *= Fraction(weight)
-    value = Fraction(bound(network, method).value)
-    assert true <= value <= true * (1 + Fraction(1, 10**10))
+    value = Fraction(bound(network, method, **CLOSED.get(method, {})).value)
+    assert true <= value <= true * (1 + Fraction(1, 10**8))
 
 
 @EVERY_METHOD
@@ -87,7 +58,7 @@ def test_chains_of_numbers_are_bounded_in_exact_arithmetic(method, weights, slop
         st.lists(st.floats(0.5, 8.0), min_size=3, max_size=3), min_size=1, max_size=6
     )
 )
-@settings(max_examples=50, deadline=None)
+@SOME
 def test_diagonal_networks(method, diagonals):
     network = LayeredNetwork.from_arrays([np.diag(d) for d in diagonals], activation="relu")
     true = max(math.prod(Fraction(d[i]) for d in diagonals) for i in range(3))
@@ -96,7 +67,7 @@ def test_diagonal_networks(method, diagonals):
     assert value <= math.prod(max(d) for d in diagonals) * (1 + 1e-9)
 
 
-@given(weights=layers(signed=True, max_depth=6, max_width=12))
+@given(weights=weights_of(signed=True, max_depth=6, max_width=12))
 @settings(max_examples=60, deadline=None)
 def test_linear_networks_get_their_norm(weights):
     network = LayeredNetwork.from_arrays(weights, activation="identity")
@@ -133,16 +104,17 @@ def test_consecutive_linear_layers_are_multiplied():
     ]
     split = LayeredNetwork.from_arrays(inner, None, ["identity", "tanh"])
     merged = LayeredNetwork.from_arrays([inner[1] @ inner[0], inner[2]], activation="tanh")
-    for method in METHODS:
-        assert bound(split, method).value == pytest.approx(bound(merged, method).value, rel=1e-9)
+    for method in GENERAL:
+        values = [bound(item, method, **CLOSED.get(method, {})).value for item in (split, merged)]
+        assert values[0] == pytest.approx(values[1], rel=1e-8)
 
 
 @EVERY_METHOD
 @given(
-    weights=layers(signed=True, max_depth=6, max_width=16),
-    name=st.sampled_from(["relu", "tanh", "sigmoid", "elu", "leaky_relu"]),
+    weights=weights_of(signed=True, max_depth=6, max_width=16),
+    name=st.sampled_from(["relu", "tanh", "sigmoid", "elu", "leaky_relu", "silu", "gelu"]),
 )
-@settings(max_examples=60, deadline=None)
+@SOME
 def test_signed_networks_lie_above_sampled_jacobians_and_below_the_norm_product(
     method, weights, name
 ):
@@ -164,7 +136,7 @@ def test_slopes_of_both_signs_and_above_one(method, item):
     steepest = max(abs(item.alpha), abs(item.beta))
     assert steepest <= bound(single, method).value <= steepest * (1 + 1e-6)
     rng = np.random.default_rng(0)
-    for seed in range(20):
+    for seed in range(10):
         shapes = [(5, 3), (6, 5), (2, 6)]
         network = LayeredNetwork.from_arrays(
             [rng.standard_normal(shape) for shape in shapes], activation=item
@@ -178,15 +150,8 @@ def test_an_achieved_value_of_a_network_with_slopes_of_both_signs():
     network = LayeredNetwork.from_arrays(
         [[[1.0], [1.0]], [[1.0, 1.0]]], activation=leaky_relu(-1.0)
     )
-    for method in METHODS:
+    for method in GENERAL:
         assert bound(network, method).value >= 2.0
-
-
-def readme_network():
-    """A nonnegative network of the size of LipSDP's own example."""
-    rng = np.random.default_rng(1618)
-    dims = [2, 10, 30, 20, 2]
-    return [rng.random((dims[i + 1], dims[i])) / math.sqrt(dims[i]) for i in range(4)]
 
 
 def test_eclipse_is_tighter_than_the_norm_product_and_above_the_exact_value():
@@ -196,7 +161,7 @@ def test_eclipse_is_tighter_than_the_norm_product_and_above_the_exact_value():
     network = LayeredNetwork.from_arrays(weights, activation="relu")
     fast, product = bound(network, "eclipse_fast").value, bound(network, "norm_product").value
     assert fast < 0.9 * product
-    weights = readme_network()
+    weights = dense_weights(1618, [2, 10, 30, 20, 2], signed=False)
     fast = bound(LayeredNetwork.from_arrays(weights, activation="relu"), "eclipse_fast")
     exact = spectral_norm(np.linalg.multi_dot(weights[::-1]))
     assert exact <= fast.value <= 1.5 * exact
@@ -251,17 +216,24 @@ def test_slope_one_is_sixty_four_times_for_three_hidden_sigmoid_layers(method):
 
 
 @EVERY_METHOD
-@given(seed=st.integers(0, 1000), factor=st.sampled_from([2.0**-40, 0.5, 8.0, 2.0**70]))
-@settings(max_examples=25, deadline=None)
-def test_equivariance(method, seed, factor):
+@given(
+    seed=st.integers(0, 1000),
+    factor=st.sampled_from([2.0**-40, 0.3, 8.0, -1.0, 2.0**70]),
+    name=st.sampled_from(["relu", "tanh", "silu", "leaky_relu"]),
+)
+@SOME
+def test_equivariance(method, seed, factor, name):
+    """Outputs scaled and rotated, neurons permuted, inputs rotated."""
+    options = CLOSED.get(method, {})
     rng = np.random.default_rng(seed)
     weights = [rng.standard_normal(s) for s in [(7, 4), (6, 7), (3, 6)]]
-    value = bound(LayeredNetwork.from_arrays(weights, activation="tanh"), method).value
+    value = bound(LayeredNetwork.from_arrays(weights, activation=name), method, **options).value
     order = rng.permutation(7)
     rotation = np.linalg.qr(rng.standard_normal((4, 4)))[0]
-    changed = [weights[0][order] @ rotation, weights[1][:, order], factor * weights[2]]
-    other = bound(LayeredNetwork.from_arrays(changed, activation="tanh"), method).value
-    assert other == pytest.approx(factor * value, rel=1e-9)
+    back = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    changed = [weights[0][order] @ rotation, weights[1][:, order], factor * back @ weights[2]]
+    other = bound(LayeredNetwork.from_arrays(changed, activation=name), method, **options).value
+    assert other == pytest.approx(abs(factor) * value, rel=1e-6 if options else 1e-9)
 
 
 @given(seed=st.integers(0, 1000), wide=st.integers(20, 200), tall=st.integers(20, 200))
@@ -284,9 +256,11 @@ def test_best_is_the_smallest_of_all():
         [rng.standard_normal(s) for s in [(9, 5), (9, 9), (4, 9)]], activation="sigmoid"
     )
     best = bound(network)
-    values = {name: bound(network, name).value for name in METHODS}
+    values = {name: bound(network, name, slopes="propagated").value for name in GENERAL}
     assert best.value == min(values.values())
-    assert best.details["compared"] == values
+    assert best.details["compared"] == {
+        name: values[name] for name in ("norm_product", "eclipse_fast", "lipsdp_neuron")
+    }
     assert best.network_hash == network.hash
 
 
@@ -298,10 +272,10 @@ class Guess(LipschitzMethod):
     def __init__(self, answer):
         self.answer = answer
 
-    def _bound(self, network):
+    def _bound(self, task):
         if isinstance(self.answer, Exception):
             raise self.answer
-        return self.answer(network) if callable(self.answer) else self.answer
+        return self.answer(task.network) if callable(self.answer) else self.answer
 
 
 @pytest.mark.parametrize(
@@ -379,7 +353,7 @@ def test_names_are_checked():
     ulps=st.integers(1, 20),
     place=st.sampled_from(["first", "middle", "last"]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_cancellation_between_linear_layers_is_paid_for(method, a, b, ulps, place):
     """[a, b]·[b, −a′]ᵀ with a′ a few ulp from a: float64 may compute 0, the truth is not 0."""
     other = a * (1 + ulps * 2.0**-52)

@@ -143,6 +143,29 @@ def test_missing_and_infinite_values_are_counted_and_shown():
     assert shown["upper: norm product"] == "∞ ± –"
 
 
+def test_the_smallest_bound_has_a_column_where_no_method_alone_gives_it():
+    models = MODELS.copy()
+    assert "upper_best_mean" not in tables.lipschitz_table(models)
+    best = names.lipschitz_upper("decoder")
+    models[best] *= 0.5
+    table = tables.lipschitz_table(models).set_index("side")
+    assert table.loc["encoder", "upper_best_mean"].isna().all()
+    chosen = [one[best] for one in models.to_dict("records") if one["encoder_std"] == 1.0]
+    assert table.loc["decoder", "upper_best_mean"].iloc[0] == pytest.approx(statistics.mean(chosen))
+    shown = tables.presentation(tables.lipschitz_table(models))
+    assert "upper: smallest" in shown
+
+
+def test_bounds_with_other_slopes_stand_apart():
+    bounds = build_bounds(MODELS)
+    other = bounds[bounds["method"] == "norm_product"].assign(slopes="propagated", value=0.5)
+    table = tables.bounds_table(pd.concat([bounds, other]))
+    rows = table[(table["method"] == "norm_product") & (table["side"] == "encoder")]
+    assert rows["slopes"].tolist() == ["activation", "propagated"]
+    assert rows["n"].tolist() == [len(MODELS)] * 2
+    assert rows["largest"].iloc[1] == 0.5 < rows["smallest"].iloc[0]
+
+
 @pytest.mark.parametrize("missing", ["encoder_std", "input_noise_std"])
 def test_missing_configuration_column_is_named(missing):
     for build in (tables.lipschitz_table, tables.training_table, tables.configuration_table):

@@ -50,7 +50,8 @@ class LipSDPConic(LipschitzMethod):
     An independent check of "lipsdp_neuron" and "lipsdp_layer", which are faster by orders
     of magnitude and need no such limit. The matrix inequality is posed dense, with all
     multipliers, from the network's weights; each layer is divided by a power of two, and
-    slope ranges narrower than 1e-4 of their layer's largest slope are widened to that. What
+    slope ranges narrower than 1e-4 of their layer's largest slope are widened to that. Neurons
+    are not scaled one by one: weights of very different size make a solver inaccurate. What
     the solver claims is not believed: its multipliers are proved like those of any method,
     with the smallest ρ that they allow. ``details``: "solver", "solver_status" and
     "solver_value", the solver's own value, an estimate that may lie below the constant. It

@@ -50,8 +50,8 @@ def longest_step(
     Examples
     --------
     >>> scale = torch.tensor([[-2.0], [1.0], [3.0]], dtype=torch.float64)
-    >>> longest_step(lambda v: scale * v, 3, torch.device("cpu"))
-    0.5000000000000001
+    >>> round(longest_step(lambda v: scale * v, 3, torch.device("cpu")), 9)
+    0.5
     """
     if size <= _DENSE:
         dense = product(torch.eye(size, dtype=torch.float64, device=device))

@@ -22,16 +22,16 @@ from harmonicvae.activations import (
     softplus,
     tanh,
 )
-from harmonicvae.affine_maps import Shape, batch_norm
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
-from harmonicvae.image_maps import (
+from harmonicvae.readers.affine_maps import Shape, batch_norm
+from harmonicvae.readers.image_maps import (
     Window,
     average_pool,
     convolution,
     copying_pad,
     transposed_convolution,
 )
-from harmonicvae.layer_stack import Layers, LayerStack
+from harmonicvae.readers.layer_stack import Layers, LayerStack
 
 _ACTIVATION_READERS: dict[type[nn.Module], Callable[[Any], Activation]] = {
     nn.ReLU: lambda module: relu(),
@@ -368,7 +368,7 @@ def read_module(module: nn.Module, input_shape: Any = None) -> Layers:
     -----
     Weights are copied bit for bit, also those of convolutions. Computed in float64 and
     so rounded are 1/count of average pooling (once) and the scales and shifts of batch
-    normalisation (see :func:`~harmonicvae.affine_maps.batch_norm`). Softplus is read as
+    normalisation (see :func:`~harmonicvae.readers.affine_maps.batch_norm`). Softplus is read as
     the exact function; torch switches to the identity at its threshold, which changes
     values by at most 2.1e-9 / beta.
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.io
 
 from harmonicvae.exceptions import InputError
-from harmonicvae.mat_reader import read_variables
+from harmonicvae.readers.mat_reader import read_variables
 
 
 def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) -> None:

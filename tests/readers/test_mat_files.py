@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from harmonicvae import mat_reader
 from harmonicvae.exceptions import InputError
-from harmonicvae.mat_files import read_cells, write_cells
-from harmonicvae.mat_reader import read_variables
 from harmonicvae.network import LayeredNetwork
+from harmonicvae.readers.mat_files import read_cells, write_cells
+from harmonicvae.readers.mat_reader import read_variables
 
 NUMBERS = ["f8", "f4", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 shapes = hnp.array_shapes(min_dims=2, max_dims=3, min_side=0, max_side=5)

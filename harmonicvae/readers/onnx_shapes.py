@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 
 from harmonicvae.exceptions import InputError
-from harmonicvae.onnx_graphs import Graph, Node
+from harmonicvae.readers.onnx_graphs import Graph, Node
 
 #: Entries of a shape; None is the batch if that is not fixed.
 Entries = tuple[int | None, ...]

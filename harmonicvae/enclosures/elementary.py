@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harmonicvae.intervals import Interval, down, up
+from harmonicvae.enclosures.intervals import Interval, down, up
 from harmonicvae.rounding import TINY, UNIT
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harmonicvae.activations import ACTIVATIONS, Activation
-from harmonicvae.curves import (
+from harmonicvae.enclosures.curves import (
     GATES,
     Turning,
     between,
@@ -27,7 +27,7 @@ from harmonicvae.curves import (
     tanh_value,
     two_sided,
 )
-from harmonicvae.intervals import Ends, Interval, affine_range, checked_ends
+from harmonicvae.enclosures.intervals import Ends, Interval, affine_range, checked_ends
 
 __all__ = [
     "affine_range",

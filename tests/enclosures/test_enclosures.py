@@ -14,8 +14,8 @@ from mpmath import mpf
 
 from harmonicvae import curves, elementary
 from harmonicvae.activations import ACTIVATIONS, Activation, elu, leaky_relu, softplus
-from harmonicvae.curves import GATES
-from harmonicvae.enclosures import (
+from harmonicvae.enclosures.curves import GATES
+from harmonicvae.enclosures.functions import (
     affine_range,
     curvature_range,
     slope_range,

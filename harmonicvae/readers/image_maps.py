@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from harmonicvae.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
+from harmonicvae.readers.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
 
 #: Larger strides, paddings and the like are damage, not geometry.
 _LARGEST = 2**31
@@ -159,7 +159,8 @@ def convolution(
     InputError
         If the kernels do not fit the channels, or there is no output.
     UnsupportedNetworkError
-        If the matrix would take more than :data:`~harmonicvae.affine_maps.MAX_MATRIX_BYTES`.
+        If the matrix would take more than
+        :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
@@ -216,7 +217,8 @@ def transposed_convolution(
     InputError
         If the kernels do not fit the channels, or there is no output.
     UnsupportedNetworkError
-        If the matrix would take more than :data:`~harmonicvae.affine_maps.MAX_MATRIX_BYTES`.
+        If the matrix would take more than
+        :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
@@ -293,7 +295,8 @@ def average_pool(
     InputError
         If there is no output, a window holds nothing, or ``divisor`` is 0.
     UnsupportedNetworkError
-        If the matrix would take more than :data:`~harmonicvae.affine_maps.MAX_MATRIX_BYTES`.
+        If the matrix would take more than
+        :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
@@ -354,7 +357,7 @@ def copying_pad(
         If the padding is larger than the image has entries to copy.
     UnsupportedNetworkError
         If ``mode`` is another, or the matrix would take more than
-        :data:`~harmonicvae.affine_maps.MAX_MATRIX_BYTES`.
+        :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from harmonicvae import elementary
-from harmonicvae.elementary import enclose_exp, enclose_expm1, enclose_log1p, enclose_normal
-from harmonicvae.intervals import Interval
+from harmonicvae.enclosures.elementary import (
+    enclose_exp,
+    enclose_expm1,
+    enclose_log1p,
+    enclose_normal,
+)
+from harmonicvae.enclosures.intervals import Interval
 
 UNIT = 2.0**-53
 #: Many arguments at once, so that an enclosure without its margin fails for some of them.

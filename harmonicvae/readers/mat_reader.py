@@ -301,7 +301,7 @@ def read_variables(
 
     Examples
     --------
-    See :func:`harmonicvae.mat_files.read_cells`.
+    See :func:`harmonicvae.readers.mat_files.read_cells`.
     """
     path = Path(path)
     if not path.is_file():

@@ -2,7 +2,8 @@
 
 φ, φ′, φ″ and φ‴ are monotone between turning points known in closed form or to neighbouring
 float64 numbers, so that two evaluations with a proved error and the turning points inside
-enclose the range over an interval. :mod:`harmonicvae.enclosures` offers them by activation.
+enclose the range over an interval. :mod:`harmonicvae.enclosures.functions` offers them by
+activation.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from harmonicvae.elementary import enclose_exp, enclose_expm1, enclose_log1p, enclose_normal
-from harmonicvae.intervals import Ends, Interval, down, up
+from harmonicvae.enclosures.elementary import (
+    enclose_exp,
+    enclose_expm1,
+    enclose_log1p,
+    enclose_normal,
+)
+from harmonicvae.enclosures.intervals import Ends, Interval, down, up
 
 #: Neighbouring numbers between which a turning point lies, and the value there, rounded so that
 #: a largest value is an upper and a smallest one a lower bound.

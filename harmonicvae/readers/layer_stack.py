@@ -9,8 +9,8 @@ from math import prod
 import numpy as np
 
 from harmonicvae.activations import Activation, identity
-from harmonicvae.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
+from harmonicvae.readers.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
 
 Layers = tuple[list[np.ndarray], list[np.ndarray], list[Activation]]
 

@@ -20,12 +20,12 @@ from harmonicvae.activations import (
     softplus,
     tanh,
 )
-from harmonicvae.affine_maps import Shape, batch_norm
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
-from harmonicvae.image_maps import Window, average_pool, convolution, transposed_convolution
-from harmonicvae.layer_stack import Layers, LayerStack
-from harmonicvae.onnx_graphs import Graph, Node, load_graph
-from harmonicvae.onnx_shapes import ShapeArithmetic
+from harmonicvae.readers.affine_maps import Shape, batch_norm
+from harmonicvae.readers.image_maps import Window, average_pool, convolution, transposed_convolution
+from harmonicvae.readers.layer_stack import Layers, LayerStack
+from harmonicvae.readers.onnx_graphs import Graph, Node, load_graph
+from harmonicvae.readers.onnx_shapes import ShapeArithmetic
 
 
 def _swish(node: Node) -> Activation:
@@ -62,7 +62,7 @@ class ChainReader:
     Parameters
     ----------
     graph : Graph
-        What :func:`~harmonicvae.onnx_graphs.load_graph` returns.
+        What :func:`~harmonicvae.readers.onnx_graphs.load_graph` returns.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -388,7 +388,7 @@ def read_onnx(path: str | Path) -> Layers:
     -----
     Weights are copied exactly. Rounded once to float64 are alpha and beta of Gemm times
     its weights, where they are not 1, and reciprocals of divisors; pooling and batch
-    normalisation as in :func:`harmonicvae.torch_layers.read_module`. In the GELU written
+    normalisation as in :func:`harmonicvae.readers.torch_layers.read_module`. In the GELU written
     with Erf the divisor may be √2 rounded to float32: any divisor gives the same slope
     range, values differ by a relative 1e-7.
 
