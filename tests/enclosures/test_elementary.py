@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 
-from harmonicvae import elementary
+from harmonicvae.enclosures import elementary
 from harmonicvae.enclosures.elementary import (
     enclose_exp,
     enclose_expm1,

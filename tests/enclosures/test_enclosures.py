@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mpmath import mpf
 
-from harmonicvae import curves, elementary
 from harmonicvae.activations import ACTIVATIONS, Activation, elu, leaky_relu, softplus
+from harmonicvae.enclosures import curves, elementary
 from harmonicvae.enclosures.curves import GATES
 from harmonicvae.enclosures.functions import (
     affine_range,

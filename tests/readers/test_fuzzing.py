@@ -10,9 +10,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from harmonicvae import affine_maps, mat_reader
 from harmonicvae.exceptions import HarmonicVAEError
 from harmonicvae.network import LayeredNetwork
+from harmonicvae.readers import affine_maps, mat_reader
 
 #: How many inputs each test below makes up; 6,600 in all.
 N_MAT, N_ONNX, N_ARRAYS, N_MODULES = 2400, 2000, 1200, 1000

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harmonicvae import mat_reader
 from harmonicvae.exceptions import InputError
 from harmonicvae.network import LayeredNetwork
+from harmonicvae.readers import mat_reader
 from harmonicvae.readers.mat_files import read_cells, write_cells
 from harmonicvae.readers.mat_reader import read_variables
 

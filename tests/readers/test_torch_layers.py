@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune
 
-from harmonicvae import affine_maps
 from harmonicvae.exceptions import HarmonicVAEError, InputError, UnsupportedNetworkError
 from harmonicvae.network import LayeredNetwork
+from harmonicvae.readers import affine_maps
 
 FEW = settings(max_examples=60, deadline=None)
 small = st.integers(1, 3)
