@@ -176,7 +176,9 @@ class LipSDPNeuron(LipschitzMethod):
             problem, self._per_layer, self.gap, self.max_iterations, self.device
         )
         solution = solver.solve(progress)
-        multipliers = polished(chain, problem.multipliers(solution.rho, solution.t))
+        multipliers = problem.multipliers(solution.rho, solution.t)
+        if solution.message:  # a closed gap leaves nothing to gain
+            multipliers = polished(chain, multipliers)
         message = solution.message
         if message:
             message += f" at a relative duality gap of {solution.gap:.1e}"

@@ -48,8 +48,6 @@ SMALLEST_INFLATION = 1e-13
 LADDER_STEPS = 12
 #: A step that raises ρ by less than 1e-10 is taken without a search for a smaller one.
 NEGLIGIBLE_STEP = 3
-#: Neurons up to which the smallest step is tried first.
-_SMALL = 64
 #: Nonzero multipliers must lie in 2**±this, ρ and the scalings in 2**±_LARGEST_SHIFT.
 _LARGEST_MULTIPLIER = 200
 _LARGEST_SHIFT = 300
@@ -104,8 +102,7 @@ class Multipliers(ChainProposal):
         """
         reduced = chain.with_square_input()
         matrix = LmiMatrix(reduced, self)
-        first = 0 if sum(chain.hidden_dims) <= _SMALL else 2
-        step = _first_true(lambda k: matrix.proves(self._raised(k)), first)
+        step = _first_true(lambda k: matrix.proves(self._raised(k)))
         if step is None:
             return None
         rho = self._raised(step)
@@ -169,13 +166,13 @@ def read_multipliers(
     return arrays, exponents, real_number(content, "rho")
 
 
-def _first_true(holds: Any, first: int) -> int | None:
+def _first_true(holds: Any) -> int | None:
     """Return a step of the ladder found to hold, the smallest unless a negligible one holds."""
-    low, high = -1, first
+    low, high = -1, 0
     while not holds(high):
         if high == LADDER_STEPS:
             return None
-        low, high = high, min(max(2, 2 * high), LADDER_STEPS)
+        low, high = high, min(max(NEGLIGIBLE_STEP, 2 * high), LADDER_STEPS)
     while high - low > 1 and high > NEGLIGIBLE_STEP:
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)

@@ -149,6 +149,17 @@ class NeuronOperators:
             torch.mm(weight, matrix[before], out=image[layer])
         return torch.addcmul(matrix[self.all_hidden], image, slopes[:, None], value=-1.0, out=image)
 
+    def symmetric_rows(self, matrix: Tensor, slopes: Tensor, name: str) -> Tensor:
+        """Return AᵀM or BᵀM where that is symmetric, from its lower block triangle."""
+        result = self.scratch(name, len(self.alpha), matrix.shape[1])
+        hidden = matrix[self.all_hidden]
+        for weight, layer, before in zip(self.weights, self.layers, self.blocks):
+            lower = result[layer, : layer.stop]
+            torch.mm(weight, matrix[before, : layer.stop], out=lower)
+            lower.mul_(slopes[layer][:, None]).neg_().add_(hidden[layer, : layer.stop])
+            result[: layer.start, layer] = lower[:, : layer.start].T
+        return result
+
     def times_step(
         self, matrix: Tensor, columns: tuple[Tensor, Tensor], dy: Tensor, name: str
     ) -> Tensor:
@@ -191,9 +202,10 @@ class Conjugated:
         with_alpha, with_beta = ops.columns(matrix, name)
         aa, ab = with_alpha[ops.all_hidden], with_beta[ops.all_hidden]
         if not ops.plain:
-            aa = ops.rows(with_alpha, ops.alpha, f"{name} AA")
+            aa = ops.symmetric_rows(with_alpha, ops.alpha, f"{name} AA")
             ab = ops.rows(with_beta, ops.alpha, f"{name} AB")
-        return cls((with_alpha, with_beta), aa, ab, ops.rows(with_beta, ops.beta, f"{name} BB"))
+        bb = ops.symmetric_rows(with_beta, ops.beta, f"{name} BB")
+        return cls((with_alpha, with_beta), aa, ab, bb)
 
 
 @dataclass(frozen=True, eq=False)

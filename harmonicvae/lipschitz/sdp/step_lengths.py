@@ -78,7 +78,7 @@ def longest_step(
         lowest = values[0] - error
         if not math.isfinite(lowest) or residual <= 1e-12 * max(1.0, abs(values[0])):
             break
-        if k >= _FEWEST and error <= accuracy * max(0.5, abs(values[0])):
+        if k >= (_FEWEST if accuracy < 0.1 else 3) and error <= accuracy * max(0.5, abs(values[0])):
             break
         beside.append(residual)
         vector = image / residual

@@ -18,6 +18,8 @@ from harmonicvae.lipschitz.sdp.step_lengths import longest_step
 
 #: ρ of the dual start over the smallest that its multipliers allow.
 _SLACK = 1.5
+#: The first steps go towards the central path only: without a predictor, at this fraction of μ.
+_CENTRING_STEPS, _CENTRING = 2, 0.3
 #: Called after every iteration with (iteration, bound, dual bound); True stops the solver.
 Progress = Callable[[int, float, float], bool]
 
@@ -153,6 +155,7 @@ class _State:
         x: Tensor,
         root: Tensor,
         slack: Tensor,
+        age: int = 0,
     ) -> None:
         self.ops = ops
         self.y = y
@@ -160,6 +163,7 @@ class _State:
         self.x = x  # dual matrix X
         self.root = root  # its Cholesky factor
         self.slack = slack  # dual numbers of the constraints t ≥ 0
+        self.age = age  # steps made
         self.seen = Conjugated.of(ops, x, "X")
 
     @property
@@ -211,17 +215,19 @@ class _State:
         if system is None:
             return None
         mu = self._complementarity()
+        if self.age < _CENTRING_STEPS:
+            target = _CENTRING * mu
+            right = target * gradient - ops.objective
+            return self._moved(self._direction(system, right, target, inverse, None))
         predictor = self._direction(system, -ops.objective, 0.0, inverse, None)
-        steps = self._steps(predictor, accuracy=0.3)
+        steps = self._steps(predictor, accuracy=0.5)
         sigma = self._centring(predictor, steps, mu)
         columns = ops.columns(predictor.x, "ΔX")
         product = ops.times_step(predictor.x, columns, predictor.y, "ΔXΔP")
         correction = self._correction(predictor, product, other, inverse)
         right = sigma * mu * gradient - ops.objective - correction
         corrector = self._direction(system, right, sigma * mu, inverse, (product, predictor))
-        steps = self._steps(corrector, accuracy=0.05)
-        damping = 0.8 + 0.19 * min(1.0, *steps)
-        return self._moved(corrector, [min(1.0, damping * length) for length in steps])
+        return self._moved(corrector)
 
     def _complementarity(self) -> float:
         """Return μ = tr(XP) over the barrier's degree."""
@@ -314,11 +320,13 @@ class _State:
         target[1:] -= self.slack + direction.slack
         return self.constraints() - target
 
-    def _moved(self, direction: _Direction, steps: list[float]) -> _State | None:
-        """Return the iterate after the steps, shortened until it is strictly feasible."""
+    def _moved(self, direction: _Direction) -> _State | None:
+        """Return the iterate after a step each, shortened until it is strictly feasible."""
         ops = self.ops
+        steps = self._steps(direction, accuracy=0.05)
+        damping = 0.8 + 0.19 * min(1.0, *steps)
+        dual, primal = (min(1.0, damping * length) for length in steps)
         following = "X odd" if self.x is not ops.square("X odd") else "X even"
-        dual, primal = steps
         for _ in range(8):
             y = self.y + primal * direction.y
             factor = factorise(*ops.pencil(y))
@@ -335,7 +343,8 @@ class _State:
             dual *= 0.7
         else:
             return None
-        return _State(ops, y, factor, x, root, self.slack + dual * direction.slack)
+        slack = self.slack + dual * direction.slack
+        return _State(ops, y, factor, x, root, slack, self.age + 1)
 
 
 @dataclass(frozen=True, eq=False)
