@@ -69,6 +69,11 @@ class Activation:
                 f"slopes of {self.name} need alpha <= beta, got [{self.alpha}, {self.beta}]"
             )
 
+    def __str__(self) -> str:
+        """Return the name, with parameters where there are any."""
+        parameters = ", ".join(f"{value:g}" for value in self.parameters)
+        return f"{self.name}({parameters})" if parameters else self.name
+
     @property
     def is_linear(self) -> bool:
         """True if the slope range is one number, so that the function is a scaling."""

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, final
 from harmonicvae.exceptions import InputError, SolverError
 from harmonicvae.lipschitz.certificate import LayerNorms, Proof, Proposal, prove
 from harmonicvae.lipschitz.chain import BlockChain, build_chain
-from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges
+from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges, widened
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound
 from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
@@ -87,7 +87,7 @@ class Task:
     network : LayeredNetwork
         Original weights.
     slopes : SlopeRanges
-        Slope range of every hidden neuron.
+        Slope range of every hidden neuron, none nearly a point.
     progress : callable or None
         See :data:`Progress`.
     """
@@ -188,7 +188,7 @@ class LipschitzMethod(ABC):
         if reason:
             raise InputError(f"{self.name} {reason}")
         started = time.perf_counter()
-        task = Task(network, slope_ranges(network, rule, box), progress)
+        task = Task(network, widened(slope_ranges(network, rule, box)), progress)
         candidate, message = self._try(task)
         details: dict[str, Any] = {"reproduction_errors": sorted(errors), "slopes": rule}
         proof: Proof | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from harmonicvae.enclosures.functions import is_widened
 from harmonicvae.exceptions import InputError
-from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, as_network
+from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, as_network, layer_norms
 from harmonicvae.lipschitz.boxes import check_box
 from harmonicvae.lipschitz.branching import LineSearch, Progress
 from harmonicvae.lipschitz.leaves import Leaves
@@ -167,6 +167,8 @@ class IntervalBranchAndBound(LipschitzMethod):
         return ""
 
     def _bound(self, task: Task) -> Candidate:
+        if task.is_trivial:
+            return layer_norms(task)
         box = task.slopes.box
         ends = _checked_ends(task.network, self.rtol, box, self.max_boxes)
         search = LineSearch(task.network, ends, self.rtol)

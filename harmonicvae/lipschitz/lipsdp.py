@@ -152,9 +152,11 @@ class LipSDPNeuron(LipschitzMethod):
         found = []
         for form in forms:
             try:
-                found.append(form(chain))
+                multipliers = form(chain)
             except SolverError:
                 continue
+            if not self._per_layer or all(item.ndim == 0 for item in multipliers.values):
+                found.append(multipliers)
         return min(found, key=lambda item: item.bound(chain, item.rho), default=None)
 
     def _solve(self, task: Task, chain: BlockChain) -> _Result:
@@ -177,7 +179,7 @@ class LipSDPNeuron(LipschitzMethod):
         )
         solution = solver.solve(progress)
         multipliers = problem.multipliers(solution.rho, solution.t)
-        if solution.message:  # a closed gap leaves nothing to gain
+        if solution.message:  # else there is nothing to gain
             multipliers = polished(chain, multipliers)
         message = solution.message
         if message:
@@ -241,7 +243,7 @@ def _lengths(blocks: int, split: int | None) -> tuple[int, ...]:
 
 
 def polished(chain: BlockChain, multipliers: Multipliers) -> Multipliers:
-    """Return the multipliers with the smallest ρ that they allow, in float64."""
+    """Return the multipliers with the smallest ρ that they allow, in float64, if it is smaller."""
     recursion = Recursion(chain)
     try:
         for layer, (values, shift) in enumerate(zip(multipliers.values, multipliers.shifts)):

@@ -179,7 +179,7 @@ def for_narrower_slopes(low: np.ndarray, high: np.ndarray, alpha: float, beta: f
     ----------
     low, high : ndarray of shape (n,)
         Each neuron's range, inside [alpha, beta].
-    alpha, beta : float
+    alpha, beta : float or ndarray of shape (n,)
         The range for which the multiplier was chosen.
 
     Returns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, UNIT, gamma
 
+#: Narrower ranges are widened to this fraction of their layer's largest slope.
+_NARROWEST = 1e-4
 #: Rules from which slope ranges follow; "box" needs a box of inputs.
 RULES = ("activation", "propagated", "box")
 #: Parts into which an interval is cut to enclose φ(y) − m·y on it.
@@ -131,6 +133,44 @@ def slope_ranges(
     slopes = [slope_range(a, *reached) for a, reached in zip(network.activations, ranges)]
     alphas, betas = [np.array(low) for low, _ in slopes], [np.array(high) for _, high in slopes]
     return SlopeRanges(_frozen(alphas), _frozen(betas), rule, ends and _frozen(ends))
+
+
+def widened(slopes: SlopeRanges) -> SlopeRanges:
+    """Widen slope ranges that are nearly points, for which optimal multipliers are huge.
+
+    Parameters
+    ----------
+    slopes : SlopeRanges
+        Of a network.
+
+    Returns
+    -------
+    SlopeRanges
+        Each range at least 1e-4 of its layer's largest slope wide, grown on the side of the
+        smaller magnitude, so that largest slopes stay. Ranges [0, 0] stay, and layers in
+        which every range is a point: both are removed exactly.
+
+    Examples
+    --------
+    >>> ranges = SlopeRanges((np.array([1.0, 0.0]),), (np.array([1.0, 1.0]),), "activation")
+    >>> widened(ranges).alphas[0].round(6)
+    array([0.9999, 0.    ])
+    """
+    pairs = [_wide_enough(low, high) for low, high in zip(slopes.alphas, slopes.betas)]
+    alphas, betas = _frozen([low for low, _ in pairs]), _frozen([high for _, high in pairs])
+    return replace(slopes, alphas=alphas, betas=betas)
+
+
+def _wide_enough(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ranges of one layer, none nearly a point."""
+    largest = np.maximum(np.abs(low), np.abs(high))
+    least = _NARROWEST * float(np.max(largest))
+    narrow = (high - low < least) & (largest > 0)
+    if np.all(low == high) or not np.any(narrow):
+        return np.array(low), np.array(high)
+    falling = narrow & (np.abs(high) >= np.abs(low))
+    below = np.where(falling, np.minimum(low, high - least), low)
+    return below, np.where(narrow & ~falling, np.maximum(high, low + least), high)
 
 
 def _frozen(arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:

@@ -13,7 +13,6 @@ from harmonicvae.exceptions import InputError, SolverError
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.lipsdp import polished
 from harmonicvae.lipschitz.lmi import Multipliers
-from harmonicvae.lipschitz.sdp.neuron_problem import NARROWEST
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import normalise, scale_up
 
@@ -49,8 +48,7 @@ class LipSDPConic(LipschitzMethod):
     -----
     An independent check of "lipsdp_neuron" and "lipsdp_layer", which are faster by orders
     of magnitude and need no such limit. The matrix inequality is posed dense, with all
-    multipliers, from the network's weights; each layer is divided by a power of two, and
-    slope ranges narrower than 1e-4 of their layer's largest slope are widened to that. Neurons
+    multipliers, from the network's weights; each layer is divided by a power of two. Neurons
     are not scaled one by one: weights of very different size make a solver inaccurate. What
     the solver claims is not believed: its multipliers are proved like those of any method,
     with the smallest ρ that they allow. ``details``: "solver", "solver_status" and
@@ -172,7 +170,7 @@ def _pose(task: Task) -> _Problem:
     chain, slopes = task.chain, task.slopes
     chosen = dict(zip(chain.layers, zip(chain.kept, chain.slope_exponents)))
     ranges = [
-        _widened(np.ldexp(slopes.alphas[i][kept], -power), np.ldexp(slopes.betas[i][kept], -power))
+        (np.ldexp(slopes.alphas[i][kept], -power), np.ldexp(slopes.betas[i][kept], -power))
         for i, (kept, power) in chosen.items()
     ]
     weights: list[np.ndarray] = []
@@ -190,13 +188,6 @@ def _pose(task: Task) -> _Problem:
         product, power = weight[:, kept], own + slope_power
     alphas, betas = [low for low, _ in ranges], [high for _, high in ranges]
     return _scaled([*weights, product], alphas, betas, [*powers, power])
-
-
-def _widened(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ranges that are not too narrow for multipliers to stay finite."""
-    least = NARROWEST * float(np.max(np.maximum(np.abs(low), np.abs(high))))
-    lacking = 0.5 * np.maximum(least - (high - low), 0.0)
-    return low - lacking, high + lacking
 
 
 def _scaled(

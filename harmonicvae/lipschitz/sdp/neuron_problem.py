@@ -12,8 +12,6 @@ import numpy as np
 from harmonicvae.exceptions import SolverError
 from harmonicvae.lipschitz.lmi import Multipliers
 
-#: Narrower slope ranges are widened to this fraction of their layer's largest slope: sound.
-NARROWEST = 1e-4
 #: Smallest standard deviation of a neuron, relative to its layer's, to which it is scaled.
 _FAINTEST = 1e-8
 #: Multipliers of a proposal stay within this factor of their layer's median.
@@ -112,7 +110,8 @@ def build_problem(
         As from :meth:`harmonicvae.lipschitz.chain.BlockChain.reduced_matrices`, which makes a
         wide first and a tall last matrix square; none zero; L ≥ 1.
     alphas, betas : sequence of L ndarrays of shape (n_i,)
-        Slope ranges of the hidden layers.
+        Slope ranges of the hidden layers, none nearly a point: see
+        :func:`harmonicvae.lipschitz.slopes.widened`.
 
     Returns
     -------
@@ -127,11 +126,10 @@ def build_problem(
     -----
     The variances are those of :func:`primal_start`. Cost O(Σ n³).
     """
-    widened = [_widened(low, high) for low, high in zip(alphas, betas)]
     covariance = np.eye(matrices[0].shape[1]) / matrices[0].shape[1]
     weights, scales, logs, log = [], [], [], 0.0
     scale = np.ones(len(covariance))
-    for matrix, (alpha, beta) in zip(matrices[:-1], widened):
+    for matrix, alpha, beta in zip(matrices[:-1], alphas, betas):
         incoming = matrix * scale
         deviations = np.sqrt(np.maximum(np.sum((incoming @ covariance) * incoming, axis=1), 0.0))
         size = _positive(math.sqrt(float(np.mean(deviations**2))))
@@ -149,8 +147,8 @@ def build_problem(
     return NeuronProblem(
         tuple(weights),
         last / size,
-        tuple(low for low, _ in widened),
-        tuple(high for _, high in widened),
+        tuple(alphas),
+        tuple(betas),
         tuple(scales),
         tuple(logs),
     )
@@ -161,13 +159,6 @@ def _positive(size: float) -> float:
     if not 0.0 < size < math.inf:
         raise SolverError("a layer of the scaled network has no finite, positive scale")
     return size
-
-
-def _widened(alpha: np.ndarray, beta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return slope ranges that are nowhere narrower than a fraction of the largest slope."""
-    steepest = float(np.max(np.maximum(np.abs(alpha), np.abs(beta))))
-    lacking = np.maximum(NARROWEST * steepest - (beta - alpha), 0.0)
-    return alpha - 0.5 * lacking, beta + 0.5 * lacking
 
 
 def _masked(inner: np.ndarray, alpha: np.ndarray, beta: np.ndarray) -> np.ndarray:
