@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,14 @@ def bound(parsed: argparse.Namespace) -> int:
         upper = request.solve(watch)
         if target is not None:
             _save(upper, target)
-        lower = _lower(request, watch) if parsed.lower and not watch.stop_asked else None
+        lower = None
+        if parsed.lower and not watch.stop_asked:
+            try:
+                lower = _lower(request, watch)
+            except SolverError as error:  # the upper bound stays what it is
+                note = f"no lower bound: {error}"
+                message = f"{upper.message}; {note}" if upper.message else note
+                upper = replace(upper, message=message)
     if lower is not None:
         bracket = Bracket.joined(lower, upper)
         lower, upper = bracket.lower, bracket.upper

@@ -55,7 +55,7 @@ METHODS: MappingProxyType[str, type[LipschitzMethod]] = MappingProxyType(
     }
 )
 
-#: What "best" runs, cheapest first; the others are never smaller than these.
+#: What "best" runs, cheapest first.
 BEST = ("norm_product", "eclipse_fast", "interval", "lipsdp_neuron")
 
 
@@ -125,7 +125,7 @@ def bound(
     network = as_network(network)
     errors = check_reproduction_errors(reproduction_errors, LIPSCHITZ_ERRORS)
     shared: dict[str, Any] = {"slopes": slopes, "box": box, "progress": progress}
-    if method in METHODS:
+    if isinstance(method, str) and method in METHODS:
         return _method(method, options).bound(network, errors, **shared)
     if method != "best":
         raise InputError(f"method must be 'best' or one of {sorted(METHODS)}, got {method!r}")
@@ -225,6 +225,10 @@ def lower_bound(network: Any, x: Any = None, **options: Any) -> Bound:
     >>> lower_bound(network, [[0.0]]).value
     1.5
     """
+    allowed = list(inspect.signature(sampled_jacobian_norm).parameters)[2:]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise InputError(f"a lower bound has the options {allowed}, got {', '.join(unknown)}")
     return sampled_jacobian_norm(network, x, **options)
 
 
@@ -250,7 +254,7 @@ def bracket(
     method, reproduction_errors, slopes, box, progress
         Passed to :func:`bound`; the errors do not act on the lower bound.
     **options
-        Passed to :func:`lower_bound`.
+        Passed to :func:`bound` if a method has it, else to :func:`lower_bound`.
 
     Returns
     -------
@@ -278,6 +282,15 @@ def bracket(
     True
     """
     network = as_network(network)
-    upper = bound(network, method, reproduction_errors, slopes=slopes, box=box, progress=progress)
-    lower = lower_bound(network, x, **({"box": box} if box is not None else {}), **options)
+    names = BEST if method == "best" else (method,)
+    own = {
+        key: value
+        for name in names
+        if name in METHODS
+        for key, value in _known_options(name, options).items()
+    }
+    rest = {key: value for key, value in options.items() if key not in own}
+    shared: dict[str, Any] = {"slopes": slopes, "box": box, "progress": progress}
+    upper = bound(network, method, reproduction_errors, **shared, **own)
+    lower = lower_bound(network, x, **({"box": box} if box is not None else {}), **rest)
     return Bracket.joined(lower, upper)

@@ -240,8 +240,10 @@ def _best_proof(task: Task, candidate: Candidate | None, message: str) -> tuple[
         raise SolverError("the norm product could not be proved; please report the network")
     if proof is None:
         return fallback, f"{message}: the norm product is returned"
-    if fallback.value < proof.value:
+    if fallback.value < proof.value * (1.0 - 1e-9):
         return fallback, _joined(message, "the norm product is smaller and is returned")
+    if fallback.value < proof.value:
+        return fallback, message
     return proof, message
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from harmonicvae.exceptions import SolverError
+from harmonicvae.lipschitz.attained import attained_norm
 from harmonicvae.lipschitz.segments import SegmentNetwork
 from harmonicvae.network import LayeredNetwork
-from harmonicvae.norms import spectral_norm
 from harmonicvae.rounding import scale_up
 
 #: Segments split at once; those with the largest bounds come first.
@@ -122,10 +123,18 @@ class LineSearch:
         steps = length * np.array([0.0, 1e-8, -1e-8, 1e-12, -1e-12])
         return np.clip(point + steps, np.min(self.low), np.max(self.high))
 
+    def _norm_at(self, point: float) -> float:
+        """Return ‖f′‖ at one input in float64, 0 where it is not certain."""
+        region = np.array([np.min(self.low)]), np.array([np.max(self.high)])
+        try:
+            return attained_norm(self.network, np.array([point]), region)[0]
+        except SolverError:
+            return 0.0
+
     def largest_norm(self) -> tuple[float, float]:
         """Return the largest ‖f′‖ near the best inputs, and where it is."""
         found = [
-            (_norm_at(self.network, float(z)), float(z))
+            (self._norm_at(float(z)), float(z))
             for point in self.candidates[0]
             for z in self._around(float(point))
         ]
@@ -134,18 +143,12 @@ class LineSearch:
         if not (value > 0 and math.isfinite(low) and math.isfinite(high)):
             return value, point
         refined = minimize_scalar(
-            lambda z: -_norm_at(self.network, float(z)) / value,
+            lambda z: -self._norm_at(float(z)) / value,
             bounds=(low, high),
             method="bounded",
             options={"maxiter": 30, "xatol": 1e-3 * (high - low)},
         )
-        return max((value, point), (_norm_at(self.network, float(refined.x)), float(refined.x)))
-
-
-def _norm_at(network: LayeredNetwork, point: float) -> float:
-    """Return ‖f′‖ at one input in float64."""
-    jacobian = network.jacobian([point])
-    return spectral_norm(jacobian) if np.all(np.isfinite(jacobian)) else 0.0
+        return max((value, point), (self._norm_at(float(refined.x)), float(refined.x)))
 
 
 def _first_points(network: LayeredNetwork, ends: tuple[float, float]) -> tuple[np.ndarray, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harmonicvae.exceptions import SolverError
+from harmonicvae.lipschitz.arguments import device_name, fraction
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.chain import BlockChain
 from harmonicvae.lipschitz.lmi import Multipliers
@@ -84,6 +85,8 @@ class Eclipse(LipschitzMethod):
         self.device = device
 
     def _bound(self, task: Task) -> Candidate:
+        fraction("gap", self.gap)
+        device_name(self.device)
         if task.is_trivial:
             return layer_norms(task)
         multipliers, message = layerwise_multipliers(task, task.chain, self.gap, self.device)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from harmonicvae.enclosures.functions import is_widened
 from harmonicvae.exceptions import InputError
+from harmonicvae.lipschitz.arguments import fraction, whole_number
+from harmonicvae.lipschitz.attained import attained_norm
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, as_network, layer_norms
 from harmonicvae.lipschitz.boxes import check_box
 from harmonicvae.lipschitz.branching import LineSearch, Progress
 from harmonicvae.lipschitz.leaves import Leaves
-from harmonicvae.lipschitz.slopes import slope_ranges
 from harmonicvae.network import LayeredNetwork
-from harmonicvae.records import Bound, Bracket
+from harmonicvae.records import Bracket
 
 
 def exact_constant(
@@ -34,7 +37,7 @@ def exact_constant(
     rtol : float, default=1e-4
         Upper over lower bound − 1 at which the search stops, in [1e-9, 1).
     box : pair (low, high) of floats, default=None
-        Finite interval of inputs, low < high; None means the whole line.
+        Interval of inputs, low < high; None means the whole line.
     max_boxes : int, default=200000
         Segments evaluated at most, ≥ 2; the search may stop a few above.
     progress : callable, default=None
@@ -79,32 +82,30 @@ def exact_constant(
     (1.5, 'certified', True)
     """
     network = as_network(network)
-    ends = _checked_ends(network, rtol, box, max_boxes)
-    started = time.perf_counter()
-    search = LineSearch(network, ends, rtol)
-    message = search.run(max_boxes, progress)
-    scope = "global" if box is None else "box"
-    slopes = slope_ranges(network, "activation" if box is None else "box", box)
-    proof = Leaves(tuple(search.breakpoints)).prove(network, slopes)
-    value, point = search.largest_norm()
-    proved = proof.value if proof else math.inf
-    if not message and proved > value * (1.0 + rtol):
-        message = "the two sides did not meet; try a smaller rtol"
-    shared: dict[str, Any] = {
-        "method": "interval",
-        "scope": scope,
-        "seconds": time.perf_counter() - started,
-        "network_hash": network.hash,
-    }
-    lower = Bound(kind="lower", value=value, status="float64", details={"point": [point]}, **shared)
-    upper = Bound(
-        kind="upper",
-        value=proved,
-        status="certified",
-        message=message,
-        details={"evaluated": search.evaluated, "leaves": len(search.upper), "rtol": rtol},
-        certificate=proof.certificate if proof else None,
-        **shared,
+    _checked_ends(network, rtol, box, max_boxes)
+
+    def report(what: str, numbers: Mapping[str, float]) -> bool:
+        if progress is None or "segments" not in numbers:
+            return False
+        return bool(progress(numbers["lower"], numbers["bound"], int(numbers["segments"])))
+
+    method = IntervalBranchAndBound(rtol, max_boxes)
+    upper = method.bound(network, box=box, progress=report)
+    if "attained" in upper.details:
+        value, point = upper.details["attained"], upper.details["point"]
+    else:  # affine or constant: the same everywhere
+        region = None if box is None else check_box(network, box)
+        value, point = attained_norm(network, np.zeros(1), region)
+    if not upper.message and upper.value > value * (1.0 + rtol) + 1e-300:
+        upper = replace(upper, message="the two sides did not meet; try a smaller rtol")
+    lower = replace(
+        upper,
+        kind="lower",
+        value=value,
+        status="float64",
+        details={"point": list(point)},
+        certificate=None,
+        message="",
     )
     return Bracket(lower=lower, upper=upper)
 
@@ -118,15 +119,14 @@ def _checked_ends(
             f"network must have 1 input, got {network.input_dim}; "
             "try bracket(network), whose two sides need not meet"
         )
-    if not 1e-9 <= rtol < 1.0:
+    if fraction("rtol", rtol) < 1e-9:
         raise InputError(f"rtol must be in [1e-9, 1), got {rtol!r}")
-    if max_boxes < 2:
-        raise InputError(f"max_boxes must be >= 2, got {max_boxes!r}")
+    whole_number("max_boxes", max_boxes, 2)
     if box is None:
         return -math.inf, math.inf
     low, high = (float(end[0]) for end in check_box(network, box))
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise InputError(f"box must be finite with low < high, got ({low}, {high})")
+    if low == high:
+        raise InputError(f"box must have low < high for the method 'interval', got {low} twice")
     return low, high
 
 
@@ -167,9 +167,9 @@ class IntervalBranchAndBound(LipschitzMethod):
         return ""
 
     def _bound(self, task: Task) -> Candidate:
-        if task.is_trivial:
-            return layer_norms(task)
         box = task.slopes.box
+        if task.is_trivial or (box is not None and float(box[0][0]) == float(box[1][0])):
+            return layer_norms(task)
         ends = _checked_ends(task.network, self.rtol, box, self.max_boxes)
         search = LineSearch(task.network, ends, self.rtol)
 
@@ -178,7 +178,13 @@ class IntervalBranchAndBound(LipschitzMethod):
 
         message = search.run(self.max_boxes, report)
         value, point = search.largest_norm()
-        details = {"attained": value, "point": [point], "evaluated": search.evaluated}
+        details = {
+            "attained": value,
+            "point": [point],
+            "evaluated": search.evaluated,
+            "leaves": len(search.upper),
+            "rtol": self.rtol,
+        }
         return Candidate(
             value=value,
             proposal=Leaves(tuple(search.breakpoints)),

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.exceptions import SolverError
+from harmonicvae.lipschitz.arguments import device_name, fraction, whole_number
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.certificate import Split
 from harmonicvae.lipschitz.chain import BlockChain
@@ -118,12 +119,12 @@ class LipSDPNeuron(LipschitzMethod):
 
     def _check(self) -> None:
         """Refuse options out of range."""
-        if not 0.0 < self.gap < 1.0:
-            raise InputError(f"gap must lie in (0, 1), got {self.gap!r}")
-        if self.split is not None and self.split < 1:
-            raise InputError(f"split must be >= 1 or None, got {self.split!r}")
-        if self.max_iterations < 1:
-            raise InputError(f"max_iterations must be >= 1, got {self.max_iterations!r}")
+        fraction("gap", self.gap)
+        if self.split is not None:
+            whole_number("split", self.split, 1)
+        whole_number("max_iterations", self.max_iterations, 1)
+        whole_number("max_size", self.max_size, 1)
+        device_name(self.device)
 
     def _part(self, task: Task, chain: BlockChain) -> _Result:
         """Bound one part: by closed forms, and by the solver where they leave a gap."""

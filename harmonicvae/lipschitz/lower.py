@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.lipschitz.arguments import whole_number
 from harmonicvae.lipschitz.ascent import climb, polish, random_starts
+from harmonicvae.lipschitz.attained import attained_norm
 from harmonicvae.lipschitz.base import as_network
 from harmonicvae.lipschitz.boxes import check_box
 from harmonicvae.lipschitz.jacobians import JacobianSearch
 from harmonicvae.network import LayeredNetwork
-from harmonicvae.norms import spectral_norm
 from harmonicvae.records import Bound
 
 #: Of the ascent's best inputs, how many are recomputed from the whole Jacobian.
@@ -99,7 +99,7 @@ def sampled_jacobian_norm(
     0.63
     """
     network = as_network(network)
-    _check_numbers(network, x, n_steps, n_starts, n_random, max_iter)
+    _check_numbers(x, n_steps, n_starts, n_random, max_iter, random_state)
     started = time.perf_counter()
     region = None if box is None else check_box(network, box)
     search = JacobianSearch.of(network, tol, max_iter, keep_inputs=region is not None)
@@ -116,12 +116,12 @@ def sampled_jacobian_norm(
     candidates = [(pool.point(int(i)), int(i)) for i in [np.argmax(norms)]]
     if n_steps > 0:
         candidates += _ascend(search, pool, chosen, n_steps, rng)
-    heights = [_jacobian_norm(network, point) for point, _ in candidates]
-    top = int(np.argmax(heights))
-    point, index = candidates[top]
+    reached = [attained_norm(network, point, region) for point, _ in candidates]
+    top = int(np.argmax([height for height, _ in reached]))
+    (value, point), index = reached[top], candidates[top][1]
     return Bound(
         kind="lower",
-        value=heights[top],
+        value=value,
         method="sampled_jacobian",
         status="float64",
         scope="global" if region is None else "box",
@@ -139,15 +139,14 @@ def sampled_jacobian_norm(
 
 
 def _check_numbers(
-    network: LayeredNetwork, x: Any, n_steps: int, n_starts: int, n_random: int, max_iter: int
+    x: Any, n_steps: int, n_starts: int, n_random: int, max_iter: int, random_state: int
 ) -> None:
     """Refuse numbers out of range."""
-    if n_steps < 0 or n_starts < 1:
-        raise InputError(f"need n_steps >= 0 and n_starts >= 1, got {n_steps} and {n_starts}")
-    if n_random < 0 or (x is None and n_random == 0):
-        raise InputError(f"n_random must be >= 0, and >= 1 if x is None, got {n_random}")
-    if max_iter < 1:
-        raise InputError(f"max_iter must be >= 1, got {max_iter}")
+    whole_number("n_steps", n_steps, 0)
+    whole_number("n_starts", n_starts, 1)
+    whole_number("n_random", n_random, 1 if x is None else 0)
+    whole_number("max_iter", max_iter, 1)
+    whole_number("random_state", random_state, 0)
 
 
 @dataclass(frozen=True)
@@ -214,11 +213,3 @@ def _ascend(
     better = polish(search, points[order[0]], n_steps, pool.region)
     number = found[0][1]
     return [*found, (pool.point(number, pool.project(better)), number)]
-
-
-def _jacobian_norm(network: LayeredNetwork, point: np.ndarray) -> float:
-    """Return ‖J(x)‖₂ of one input by SVD of the whole Jacobian."""
-    jacobian = network.jacobian(point)
-    if not np.all(np.isfinite(jacobian)):
-        raise SolverError("the Jacobian exceeds the largest float64; scale the network down")
-    return spectral_norm(jacobian)

@@ -195,7 +195,8 @@ def test_degenerate_networks():
 def test_widened_slopes_do_not_change_the_function():
     network = random_network(0, [1, 5, 2], "sigmoid")
     wide = network.with_slopes(0.0, 1.0)
-    assert exact_constant(wide).upper.value == exact_constant(network).upper.value
+    with pytest.raises(InputError, match="wider ones have no effect"):
+        exact_constant(wide)
 
 
 def test_kinks_of_many_neurons_at_one_input():
@@ -270,7 +271,7 @@ def test_arguments_are_checked():
             exact_constant(network, rtol=rtol)
     with pytest.raises(InputError, match="max_boxes"):
         exact_constant(network, max_boxes=1)
-    for box in ((1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0), 3.0, ([0, 1], [2, 3])):
+    for box in ((1.0, 1.0), (2.0, 1.0), (np.nan, 1.0), 3.0, ([0, 1], [2, 3])):
         with pytest.raises(InputError, match="box must"):
             exact_constant(network, box=box)
 
