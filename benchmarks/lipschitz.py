@@ -170,17 +170,19 @@ def main() -> None:
             rows.append(row)
     print_table(rows)
     print()
-    conic = []
+    conic, unfinished = [], []
     for width in parsed.conic:
         for solver in parsed.solvers:
             row = in_process(["--one-conic", str(width), solver], parsed.timeout)
             if row is None:
                 print(f"{solver} at {width} hidden neurons: not finished in {parsed.timeout:g} s")
+                unfinished.append(f"{solver} at {width} hidden neurons in {parsed.timeout:g} s")
             else:
                 conic.append(row)
     print_table(conic)
     if parsed.json:
         figures = {"rounds": parsed.rounds, "cores": os.cpu_count(), "cases": rows, "conic": conic}
+        figures["unfinished"] = unfinished
         Path(parsed.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 

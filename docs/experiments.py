@@ -172,7 +172,12 @@ seconds times the rate of float64 matrix products measured in the same process.
 One hidden layer, the same network in one process:
 
 {_markdown(conic)}
-"""
+{_unfinished(figures.get("unfinished", []))}"""
+
+
+def _unfinished(cases: list[str]) -> str:
+    """Return which solvers did not finish."""
+    return f"\nNot finished: {'; '.join(cases)}.\n" if cases else ""
 
 
 def _tightness(table: pd.DataFrame) -> str:
