@@ -97,7 +97,7 @@ def verify_certificate(certificate: Mapping[str, Any], network: LayeredNetwork) 
         raise InputError(f"unknown kind of certificate: {kind!r}; known are {sorted(KINDS)}")
     try:
         return KINDS[kind](certificate, network)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the certificate is incomplete or damaged: {error!r}") from error

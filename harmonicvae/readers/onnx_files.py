@@ -173,7 +173,7 @@ class ChainReader:
         """Return the node that ends 1 + erf(x/√2)."""
         if len(gate.inputs) != 2 or gate.inputs[0] != self.current:
             raise gate.refuse("it must divide by a constant")
-        self._check_number(gate, 1, math.sqrt(2.0), 1e-3)
+        self._check_number(gate, 1, math.sqrt(2.0), 1e-7)  # float32
         erf = self._next(gate)
         if erf.op != "Erf":
             raise erf.refuse(f"the graph branches before {gate.label} in a way that is not known")
