@@ -94,3 +94,10 @@ def test_a_lower_bounds_options_out_of_range_are_one_clear_error(options):
 def test_a_bracket_takes_the_options_of_both_sides():
     result = bracket(relu(np.eye(2), np.eye(2)), gap=1e-3, n_random=4)
     assert result.ratio == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("gap", [0.5, 0.3, 1e-2, 1e-6])
+def test_the_duality_gap_asked_for_is_kept(gap):
+    rng = np.random.default_rng(1)
+    network = relu(*(rng.standard_normal(shape) for shape in [(12, 8), (12, 12), (3, 12)]))
+    assert bound(network, "lipsdp_neuron", gap=gap).details["duality_gap"] <= gap

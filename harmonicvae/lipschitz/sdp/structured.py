@@ -125,7 +125,7 @@ class StructuredSolver:
             if state.rho < best[0]:
                 best = (state.rho, state.y)
             lower = max(lower, state.lower())
-            if best[0] - lower <= 2.0 * self.gap * best[0]:
+            if lower >= (1.0 - self.gap) ** 2 * best[0]:
                 break
             if progress is not None and progress(iteration, best[0], lower):
                 message = "stopped on request"
