@@ -79,7 +79,8 @@ def bound(
         Key in :data:`METHODS`; "best" runs those in :data:`BEST` that apply and returns the
         smallest certified bound.
     reproduction_errors : iterable of str, default=()
-        "slope_one" gives every activation the slope range [0, 1].
+        "slope_one" gives every activation the slope range [0, 1]; the certificate then
+        belongs to ``network.with_slopes(0, 1)``.
     slopes : {"activation", "propagated", "box"} or None, default=None
         How slope ranges are found. "activation": from the activation alone. "propagated":
         tightened by the ranges of activations with bounded outputs, still for all inputs.
@@ -160,7 +161,7 @@ def _best(
         if chosen.unsuitable(suitable) or (results and watched(name, {})):
             continue
         results.append(chosen.bound(network, errors, **{**shared, "progress": watched}))
-        if name == "interval" and not results[-1].message and not stopped:
+        if "attained" in results[-1].details and not results[-1].message:
             break  # exact: nothing can be smaller by more than its tolerance
     proved = [result for result in results if result.status == "certified"]
     smallest = min(proved, key=lambda result: result.value)

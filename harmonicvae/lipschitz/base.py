@@ -232,6 +232,8 @@ def _best_proof(task: Task, candidate: Candidate | None, message: str) -> tuple[
             return proof, message
         if proof is None:
             message = _joined(message, "the candidate could not be proved")
+    if proof is not None and task.chain.norm_product_exceeds(proof.value):
+        return proof, message
     norms = layer_norms(task)
     if proof is not None and proof.value <= norms.value:
         return proof, message

@@ -94,7 +94,7 @@ def exact_constant(
     if "attained" in upper.details:
         value, point = upper.details["attained"], upper.details["point"]
     else:  # affine or constant: the same everywhere
-        region = None if box is None else check_box(network, box)
+        region = None if box is None else check_box(network, box, outwards=False)
         value, point = attained_norm(network, np.zeros(1), region)
     if not upper.message and upper.value > value * (1.0 + rtol) + 1e-300:
         upper = replace(upper, message="the two sides did not meet; try a smaller rtol")
@@ -124,7 +124,7 @@ def _checked_ends(
     whole_number("max_boxes", max_boxes, 2)
     if box is None:
         return -math.inf, math.inf
-    low, high = (float(end[0]) for end in check_box(network, box))
+    low, high = (float(end[0]) for end in check_box(network, box, outwards=True))
     if low == high:
         raise InputError(f"box must have low < high for the method 'interval', got {low} twice")
     return low, high

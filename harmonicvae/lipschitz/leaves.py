@@ -15,6 +15,7 @@ from harmonicvae.lipschitz.proofs import (
     Proof,
     Proposal,
     certificate_header,
+    read_box,
     real_array,
     real_number,
 )
@@ -123,10 +124,10 @@ class Leaves(Proposal):
         """Prove a certificate of this kind again; see ``verify_certificate``."""
         claimed = real_number(certificate, "value")
         inner = real_array(list(certificate["breakpoints"]), "breakpoints")
-        scope, box = certificate["scope"], certificate["slopes"].get("box")
+        scope, box = certificate["scope"], read_box(certificate["slopes"].get("box"))
         if scope not in ("global", "box") or (scope == "box") != (box is not None):
             raise InputError(f"scope of the certificate must be 'box' with a box, got {scope!r}")
-        ends = None if box is None else check_box(network, box)
+        ends = None if box is None else check_box(network, box, outwards=True)
         return proves_leaves(network, _covering(tuple(inner), ends), claimed)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,10 @@ from harmonicvae.lipschitz.lmi import Multipliers
 from harmonicvae.lipschitz.products import chain_parts, multiplied
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, perron_multipliers
 from harmonicvae.rounding import normalise
+
+#: Binary logarithm of how far the absolute weights' product may exceed ECLipsE-Fast's bound
+#: for their Perron vectors to be tried.
+_HOPELESS = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +138,7 @@ class LipSDPNeuron(LipschitzMethod):
             multipliers = Multipliers((), (), norm * norm)
             return _Result(multipliers, multipliers.bound(chain, norm * norm), 0)
         closed = self._closed_form(chain)
-        rows = sum(min(block.matrix.shape[::-1]) for block in chain.blocks[:1])
-        rows += sum(chain.hidden_dims)
+        rows = min(chain.blocks[0].matrix.shape) + sum(chain.hidden_dims)
         if closed is not None and _is_exact(chain, closed, self.gap) and not self._per_layer:
             return _Result(closed, _attained(chain), 0)
         if rows > self.max_size:
@@ -149,15 +153,17 @@ class LipSDPNeuron(LipschitzMethod):
 
     def _closed_form(self, chain: BlockChain) -> Multipliers | None:
         """Return the best multipliers in closed form of this form, None if all break down."""
-        forms = [fast_multipliers] if self._per_layer else [fast_multipliers, perron_multipliers]
-        found = []
-        for form in forms:
-            try:
-                multipliers = form(chain)
-            except SolverError:
-                continue
-            if not self._per_layer or all(item.ndim == 0 for item in multipliers.values):
-                found.append(multipliers)
+        found, largest = [], math.inf
+        try:
+            fast = fast_multipliers(chain)
+            largest = _value_log2(fast) + _HOPELESS
+            if not self._per_layer or all(item.ndim == 0 for item in fast.values):
+                found.append(fast)
+        except SolverError:
+            pass
+        if not self._per_layer:
+            with suppress(SolverError):
+                found.append(perron_multipliers(chain, largest))
         return min(found, key=lambda item: item.bound(chain, item.rho), default=None)
 
     def _solve(self, task: Task, chain: BlockChain) -> _Result:
@@ -219,7 +225,8 @@ class LipSDPLayer(LipSDPNeuron):
 
     Notes
     -----
-    Looser than the neuron form, never above ECLipsE-Fast. The variables are few, the
+    Looser than the neuron form; where all neurons of a layer have one slope range, never
+    above ECLipsE-Fast. The variables are few, the
     cost of an iteration is nearly that of the neuron form. Parameters and ``details`` as in
     :class:`LipSDPNeuron`.
 
@@ -257,9 +264,12 @@ def polished(chain: BlockChain, multipliers: Multipliers) -> Multipliers:
 
 def _is_exact(chain: BlockChain, multipliers: Multipliers, gap: float) -> bool:
     """Return whether the network with its steepest slopes everywhere reaches the value."""
-    reached = _attained_log2(chain)
-    own = 0.5 * math.log2(multipliers.rho) - sum(multipliers.shifts)
-    return reached - own >= math.log2(1.0 - gap)
+    return _attained_log2(chain) - _value_log2(multipliers) >= math.log2(1.0 - gap)
+
+
+def _value_log2(multipliers: Multipliers) -> float:
+    """Return the binary logarithm of the bound that multipliers propose for the scaled chain."""
+    return 0.5 * math.log2(multipliers.rho) - sum(multipliers.shifts)
 
 
 def _attained(chain: BlockChain) -> float:

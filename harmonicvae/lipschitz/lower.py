@@ -101,7 +101,7 @@ def sampled_jacobian_norm(
     network = as_network(network)
     _check_numbers(x, n_steps, n_starts, n_random, max_iter, random_state)
     started = time.perf_counter()
-    region = None if box is None else check_box(network, box)
+    region = None if box is None else check_box(network, box, outwards=False)
     search = JacobianSearch.of(network, tol, max_iter, keep_inputs=region is not None)
     rng = np.random.default_rng(random_state)
     pool = _Pool.of(search, network, x, n_random, rng, region)

@@ -176,8 +176,14 @@ def _written(end: float) -> float | str:
     return float(end) if math.isfinite(end) else repr(float(end))
 
 
-def _read_box(entry: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the box of a certificate, if there is one."""
+def read_box(entry: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the box of a certificate, if there is one, infinite ends included.
+
+    Raises
+    ------
+    InputError
+        If the entry is damaged.
+    """
     if entry is None:
         return None
     if not isinstance(entry, (list, tuple)) or len(entry) != 2:
@@ -222,7 +228,7 @@ def certified_slopes(certificate: Mapping[str, Any], network: LayeredNetwork) ->
     entry = certificate["slopes"]
     if not isinstance(entry, Mapping):
         raise InputError(f"slopes of a certificate must be a mapping, got {type(entry).__name__}")
-    fresh = slope_ranges(network, entry["rule"], _read_box(entry.get("box")))
+    fresh = slope_ranges(network, entry["rule"], read_box(entry.get("box")))
     if certificate["scope"] != fresh.scope:
         raise InputError(
             f"scope of the certificate must be {fresh.scope!r} for slopes of rule "

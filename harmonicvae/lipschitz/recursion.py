@@ -200,13 +200,15 @@ def for_narrower_slopes(low: np.ndarray, high: np.ndarray, alpha: float, beta: f
     return np.maximum((own_half**2 + half**2 - distance) / (2.0 * own_half**2), 1.0)
 
 
-def perron_multipliers(chain: BlockChain) -> Multipliers:
+def perron_multipliers(chain: BlockChain, largest_log2: float = math.inf) -> Multipliers:
     """Compute multipliers c/v from the Perron vectors of the absolute weights, in closed form.
 
     Parameters
     ----------
     chain : BlockChain
         With at least one activation and no zero block.
+    largest_log2 : float, default=inf
+        Binary logarithm of the largest ‖B_L⋯B_0‖₂, of the scaled chain, that is of interest.
 
     Returns
     -------
@@ -216,7 +218,7 @@ def perron_multipliers(chain: BlockChain) -> Multipliers:
     Raises
     ------
     SolverError
-        If the recursion breaks down.
+        If the recursion breaks down or ‖B_L⋯B_0‖₂ is larger than wanted.
 
     Notes
     -----
@@ -230,7 +232,9 @@ def perron_multipliers(chain: BlockChain) -> Multipliers:
     recursion = Recursion(chain)
     steep = [np.maximum(np.abs(a), np.abs(b)) for a, b in zip(chain.alphas, chain.betas)]
     matrices = [np.abs(block.matrix) for block in chain.blocks]
-    forwards, backwards = _perron_vectors(matrices, steep)
+    forwards, backwards, logarithm = _perron_vectors(matrices, steep)
+    if logarithm > largest_log2:
+        raise SolverError("the product of the absolute weights is larger than wanted")
     for layer, ((v, shift), c) in enumerate(zip(forwards, backwards)):
         values = 2.0 * c / v / float(c @ v)
         recursion.advance(layer, np.clip(values, 2.0**-150, 2.0**150), shift)
@@ -239,8 +243,8 @@ def perron_multipliers(chain: BlockChain) -> Multipliers:
 
 def _perron_vectors(
     matrices: Sequence[np.ndarray], steep: Sequence[np.ndarray]
-) -> tuple[list[tuple[np.ndarray, int]], list[np.ndarray]]:
-    """Return v and the shift that scales it to order one, and c up to scale, of hidden layers."""
+) -> tuple[list[tuple[np.ndarray, int]], list[np.ndarray], float]:
+    """Return v and the shift that scales it to order one, c up to scale, and log2 ‖B_L⋯B_0‖₂."""
     start = np.ones(matrices[0].shape[1]) / math.sqrt(matrices[0].shape[1])
     for _ in range(_POWER_STEPS):
         forwards, v = [], start
@@ -250,7 +254,8 @@ def _perron_vectors(
             v = np.ldexp(v, shift)
             v = np.maximum(v, _FAINTEST)
             forwards.append((v, shift))
-        c = matrices[-1].T @ (matrices[-1] @ v)
+        last = matrices[-1] @ v
+        c = matrices[-1].T @ last
         backwards = []
         for matrix, slope in zip(reversed(matrices[:-1]), reversed(steep)):
             c = np.maximum(c / np.max(c), _FAINTEST)
@@ -261,4 +266,6 @@ def _perron_vectors(
         start = following
         if change <= 1e-14:
             break
-    return forwards, backwards[::-1]
+    norm = float(np.linalg.norm(last))
+    logarithm = math.log2(norm) - sum(shift for _, shift in forwards) if norm > 0 else -math.inf
+    return forwards, backwards[::-1], logarithm

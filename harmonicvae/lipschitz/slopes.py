@@ -12,6 +12,7 @@ from harmonicvae.activations import Activation
 from harmonicvae.enclosures.functions import affine_range, slope_range, value_range
 from harmonicvae.enclosures.intervals import Ends, Interval, up
 from harmonicvae.exceptions import InputError
+from harmonicvae.lipschitz.boxes import check_box
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, UNIT, gamma
 
@@ -125,7 +126,9 @@ def slope_ranges(
         alphas = [np.full(size, item.alpha) for size, item in pairs]
         betas = [np.full(size, item.beta) for size, item in pairs]
         return SlopeRanges(_frozen(alphas), _frozen(betas), rule)
-    ends = _box(box, network.input_dim) if rule == "box" else None
+    if rule == "box" and box is None:
+        raise InputError("rule='box' needs a box (low, high), got none; or use rule='propagated'")
+    ends = check_box(network, box, outwards=True) if box is not None else None
     whole = np.full(network.input_dim, np.inf)
     ranges = _propagate(network, -whole, whole)
     if ends is not None:
@@ -178,42 +181,6 @@ def _frozen(arrays: Sequence[np.ndarray]) -> tuple[Any, ...]:
     for array in arrays:
         array.flags.writeable = False
     return tuple(arrays)
-
-
-def _box(box: Sequence[Any] | None, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends of a box as arrays of shape (size,)."""
-    if box is None:
-        raise InputError("rule='box' needs a box (low, high), got none; or use rule='propagated'")
-    if isinstance(box, (str, bytes)) or not hasattr(box, "__len__") or len(box) != 2:
-        raise InputError(f"box must be a pair (low, high), got {type(box).__name__}: {box!r:.80}")
-    low, high = _end(box[0], "low", size), _end(box[1], "high", size)
-    if np.any(low > high):
-        i = int(np.argmax(low > high))
-        raise InputError(f"box must have low <= high, got {low[i]} > {high[i]} at input {i}")
-    return low, high
-
-
-def _end(value: Any, name: str, size: int) -> np.ndarray:
-    """Return one end of a box as a float64 array of shape (size,), refusing NaN."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"box {name} must be a number or an array: {error}") from None
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"box {name} must hold real numbers, got dtype {array.dtype}")
-    if array.shape not in ((), (size,)):
-        raise InputError(f"box {name} must be a number or of shape ({size},), got {array.shape}")
-    if np.any(np.isnan(array)):
-        raise InputError(f"box {name} must not hold NaN; use -inf and inf for no limit")
-    return np.array(np.broadcast_to(_outward(array, name), (size,)))
-
-
-def _outward(array: np.ndarray, name: str) -> np.ndarray:
-    """Convert to float64; an end that is no float64 number moves to the next one outside."""
-    numbers = array.astype(np.float64)
-    large = np.abs(numbers) >= 2.0**53  # integers round, as do floats of more than 64 bits
-    rounded = numbers != array if array.dtype.kind == "f" else large
-    return np.where(rounded, np.nextafter(numbers, -np.inf if name == "low" else np.inf), numbers)
 
 
 def _propagate(

@@ -170,21 +170,6 @@ def test_artifacts_hold_every_certificate_and_the_weights():
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An MLflow store of its own, with one trained model."""
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MLFLOW_TRACKING_URI", uri)
-    patch.chdir(folder)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    yield folder
-    mlflow.set_tracking_uri(before)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
 def model_uri(store):
     assert main(["train", "--epochs", "2", "--encoder-std", "0.5"]) == 0
     return "models:/harmonicvae-sinc/1"

@@ -29,21 +29,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An MLflow store of its own, for this process and for those it starts."""
-    folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    patch = pytest.MonkeyPatch()
-    patch.setenv("MLFLOW_TRACKING_URI", uri)
-    patch.chdir(folder)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    yield folder
-    mlflow.set_tracking_uri(before)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
 def study(store):
     """Five models of three epochs, in two processes."""
     code = main(

@@ -55,11 +55,6 @@ class NeuronProblem:
         return (self.weights[0].shape[1], *(len(weight) for weight in self.weights))
 
     @property
-    def n_neurons(self) -> int:
-        """Number N of hidden neurons."""
-        return sum(self.dims[1:])
-
-    @property
     def size(self) -> int:
         """Rows of P."""
         return sum(self.dims)
