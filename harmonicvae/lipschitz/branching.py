@@ -123,32 +123,32 @@ class LineSearch:
         steps = length * np.array([0.0, 1e-8, -1e-8, 1e-12, -1e-12])
         return np.clip(point + steps, np.min(self.low), np.max(self.high))
 
-    def _norm_at(self, point: float) -> float:
-        """Return ‖f′‖ at one input in float64, 0 where it is not certain."""
+    def _norm_at(self, point: float) -> tuple[float, float]:
+        """Return ‖f′‖ in float64 at one input or right beside it, and where; 0 if uncertain."""
         region = np.array([np.min(self.low)]), np.array([np.max(self.high)])
         try:
-            return attained_norm(self.network, np.array([point]), region)[0]
+            value, place = attained_norm(self.network, np.array([point]), region)
         except SolverError:
-            return 0.0
+            return 0.0, point
+        return value, float(place[0])
 
     def largest_norm(self) -> tuple[float, float]:
         """Return the largest ‖f′‖ near the best inputs, and where it is."""
-        found = [
-            (self._norm_at(float(z)), float(z))
-            for point in self.candidates[0]
-            for z in self._around(float(point))
-        ]
-        value, point = max(found)
+        value, point = max(
+            self._norm_at(float(z))
+            for candidate in self.candidates[0]
+            for z in self._around(float(candidate))
+        )
         low, high = self._leaf(point)
         if not (value > 0 and math.isfinite(low) and math.isfinite(high)):
             return value, point
         refined = minimize_scalar(
-            lambda z: -self._norm_at(float(z)) / value,
+            lambda z: -self._norm_at(float(z))[0] / value,
             bounds=(low, high),
             method="bounded",
             options={"maxiter": 30, "xatol": 1e-3 * (high - low)},
         )
-        return max((value, point), (self._norm_at(float(refined.x)), float(refined.x)))
+        return max((value, point), self._norm_at(float(refined.x)))
 
 
 def _first_points(network: LayeredNetwork, ends: tuple[float, float]) -> tuple[np.ndarray, float]:
