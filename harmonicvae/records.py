@@ -186,8 +186,12 @@ class AttackResult(Record):
         Norm of the ball, "l2" or "linf".
     radius : float
         Largest allowed norm of a perturbation, in input units.
+    objective : str
+        Key in ``harmonicvae.attacks.OBJECTIVES``: what was maximised.
     perturbation : ndarray of shape (n, d)
         Best feasible perturbation of each input.
+    value : ndarray of shape (n,)
+        The objective there, in its own unit, ≥ 0.
     damage : ndarray of shape (n,)
         ‖g(p(x+δ)) − g(p(x))‖₂, in output units.
     decoding, attacked_decoding : ndarray of shape (n, d)
@@ -207,9 +211,11 @@ class AttackResult(Record):
     """
 
     method: str
+    objective: str
     norm: str
     radius: float
     perturbation: np.ndarray = field(repr=False)
+    value: np.ndarray
     damage: np.ndarray
     decoding: np.ndarray = field(repr=False)
     attacked_decoding: np.ndarray = field(repr=False)
@@ -224,13 +230,15 @@ class AttackResult(Record):
     warnings: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per input: image, radius, method, damage, radius_used."""
+        """Return one row per input: image, radius, method, objective, value, damage …"""
         count = len(self.damage)
         return pd.DataFrame(
             {
                 "image": np.arange(count),
                 "radius": np.full(count, self.radius),
                 "method": self.method,
+                "objective": self.objective,
+                "value": self.value,
                 "damage": self.damage,
                 "radius_used": self.radius_used,
                 "best_restart": self.best_restart,

@@ -1,6 +1,7 @@
-"""Maximum-damage attacks on the reconstruction of any encoder and decoder.
+"""Attacks on the reconstruction of any encoder and decoder.
 
-``ATTACKS`` maps method names to classes; :func:`attack` runs one of them.
+``ATTACKS`` maps method names to classes, ``OBJECTIVES`` what they maximise; :func:`attack`
+runs one of them.
 """
 
 from __future__ import annotations
@@ -9,34 +10,62 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import Any
 
+from harmonicvae.attacks.apgd import APGD
 from harmonicvae.attacks.base import Attack, Callables
 from harmonicvae.attacks.baselines import LinearisedAttack, RandomNoise
-from harmonicvae.attacks.max_damage import APGD
+from harmonicvae.attacks.checks import check_damage
+from harmonicvae.attacks.lbfgs import LBFGS
 from harmonicvae.attacks.metrics import (
     damage_bound_ratio,
     log_likelihood_degradation,
     relative_damage,
     reproduction_log_ratio,
 )
+from harmonicvae.attacks.objectives import (
+    OBJECTIVES,
+    Damage,
+    LatentDivergence,
+    Objective,
+    StochasticDamage,
+    TargetedDecoding,
+    as_objective,
+)
+from harmonicvae.attacks.pgd import PGD
+from harmonicvae.attacks.portfolio import Portfolio
+from harmonicvae.attacks.power_method import PowerMethod
 from harmonicvae.exceptions import InputError
-from harmonicvae.records import AttackResult
+from harmonicvae.records import AttackResult, Bound
 
 __all__ = [
     "APGD",
     "ATTACKS",
+    "LBFGS",
+    "OBJECTIVES",
+    "PGD",
     "Attack",
+    "Damage",
+    "LatentDivergence",
     "LinearisedAttack",
+    "Objective",
+    "Portfolio",
+    "PowerMethod",
     "RandomNoise",
+    "StochasticDamage",
+    "TargetedDecoding",
     "attack",
+    "check_damage",
     "damage_bound_ratio",
     "log_likelihood_degradation",
     "relative_damage",
     "reproduction_log_ratio",
 ]
 
-#: Every attack by its name.
+#: Every attack by its name; "best" is the maximum over a portfolio of the others.
 ATTACKS: MappingProxyType[str, type[Attack]] = MappingProxyType(
-    {"apgd": APGD, "random": RandomNoise, "linear": LinearisedAttack}
+    {
+        item.name: item
+        for item in (Portfolio, APGD, PGD, LBFGS, PowerMethod, LinearisedAttack, RandomNoise)
+    }
 )
 
 
@@ -45,14 +74,18 @@ def attack(
     decode: Callables,
     x: Any,
     radius: float | Sequence[float],
-    method: str = "apgd",
+    method: str = "best",
     *,
+    objective: Objective | str = "damage",
+    encode_std: Any = None,
+    target: Any = None,
     norm: str = "l2",
     box: tuple[Any, Any] | None = None,
+    bounds: tuple[Bound, Bound] | None = None,
     random_state: Any = None,
     **options: Any,
 ) -> AttackResult | list[AttackResult]:
-    """Maximise F(δ) = ‖g(p(x+δ)) − g(p(x))‖₂ over ‖δ‖ ≤ radius for each input.
+    """Maximise the damage of a perturbation, or another objective, over ‖δ‖ ≤ radius.
 
     Parameters
     ----------
@@ -62,12 +95,24 @@ def attack(
         Clean inputs, finite.
     radius : float or sequence of float
         Radius of the ball, in input units, ≥ 0.
-    method : str, default="apgd"
+    method : str, default="best"
         Key of ``ATTACKS``.
+    objective : Objective or str, default="damage"
+        What is maximised, an instance or a key of ``OBJECTIVES``: "damage" is
+        F(δ) = ‖g(p(x+δ)) − g(p(x))‖₂, "stochastic_damage" its root mean square over a fixed
+        bank of encoder noise, "latent" the divergence of the codes, "targeted" how much
+        nearer the decoding is to a target.
+    encode_std : float, callable or None, default=None
+        Encoder standard deviation, for "stochastic_damage" and "latent".
+    target : array-like of shape (m,) or (n, m) or None, default=None
+        Decoding to reach, for "targeted".
     norm : {"l2", "linf"}, default="l2"
         Norm of the ball.
     box : (low, high) or None, default=None
         Pixel box that x + δ stays in.
+    bounds : (Bound, Bound) or None, default=None
+        Upper bounds of the Lipschitz constants of p and g; a damage above their product
+        times the radius is an error.
     random_state : None, int, RandomState or Generator
         Seed.
     **options
@@ -82,6 +127,8 @@ def attack(
     ------
     InputError
         If the method or an option is unknown, or an argument is out of range.
+    SoundnessError
+        If certified ``bounds`` are exceeded.
 
     See Also
     --------
@@ -101,4 +148,14 @@ def attack(
         chosen = ATTACKS[method](**options)
     except TypeError as error:
         raise InputError(f"options of {method!r}: {error}") from error
-    return chosen.attack(encode, decode, x, radius, norm=norm, box=box, random_state=random_state)
+    return chosen.attack(
+        encode,
+        decode,
+        x,
+        radius,
+        objective=as_objective(objective, encode_std, target),
+        norm=norm,
+        box=box,
+        bounds=bounds,
+        random_state=random_state,
+    )

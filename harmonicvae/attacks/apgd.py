@@ -1,4 +1,4 @@
-"""Maximum-damage attack by auto-PGD with random and singular-vector starts."""
+"""Auto-PGD from random points and singular vectors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from torch import Tensor
 
 from harmonicvae.attacks.base import Attack
 from harmonicvae.attacks.inputs import check_integer
+from harmonicvae.attacks.paths import BestOnPaths
 from harmonicvae.attacks.problem import Candidates, Problem
-from harmonicvae.attacks.singular import top_singular_vectors
+from harmonicvae.attacks.starts import mixed_starts
 
 #: Share of the new direction in a step; the rest is momentum (Croce & Hein, α).
 _MOMENTUM = 0.75
@@ -21,7 +22,7 @@ _RISING = 0.75
 
 
 class APGD(Attack):
-    """Auto-PGD on F², from random points and ± the top singular vectors of the Jacobian.
+    """Auto-PGD from random points and ± the top singular vectors of the Jacobian.
 
     Parameters
     ----------
@@ -39,9 +40,8 @@ class APGD(Attack):
 
     Notes
     -----
-    The result is a lower bound on the largest damage.  The objective is ½F²: after
-    normalisation its gradient is that of F, and it exists where F = 0.  δ = 0 has zero
-    gradient and is therefore no start.  Steps begin at 2·radius and are halved for each
+    The result is a lower bound on the largest value.  Only the direction of the objective's
+    ascent is used.  Steps begin at 2·radius and are halved for each
     start alone, at the checkpoints of the source, when fewer than ¾ of the steps rose or
     neither step size nor best value changed; the search then restarts from the best
     point.  Cost: ``n_steps``·``n_restarts`` gradient evaluations an input, and
@@ -102,32 +102,40 @@ class APGD(Attack):
         check_integer("n_power", self.n_power, 1)
 
     def _perturb(self, problem: Problem) -> Candidates:
-        climb = _Climb(problem, self._starts(problem))
-        marks = set(checkpoints(self.n_steps))
-        late = self.n_steps - math.ceil(self.n_steps / 10)
-        before = climb.best_value.clone()
-        for step in range(1, self.n_steps + 1):
-            climb.advance(first=step == 1)
-            climb.observe(step, last=step == self.n_steps)
-            if step in marks:
-                climb.review(step)
-            if step == late:
-                before = climb.best_value.clone()
-        gain = (climb.best_value / before - 1).nan_to_num(nan=0.0)
-        return Candidates(climb.best, climb.best_step, gain)
+        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
+        return climb(problem, starts, self.n_steps).candidates()
 
-    def _starts(self, problem: Problem) -> Tensor:
-        """Return the starting perturbations, (n, n_restarts, d)."""
-        pairs = min(self.n_singular, math.ceil(self.n_restarts / 2), problem.x.shape[1])
-        starts = []
-        if pairs:
-            vectors, _ = top_singular_vectors(problem, pairs, self.n_power)
-            towards = problem.radius * problem.steepest(vectors)
-            starts.append(torch.stack([towards, -towards], dim=2).flatten(1, 2))
-        missing = self.n_restarts - 2 * pairs
-        if missing > 0:
-            starts.append(problem.random_starts(missing))
-        return problem.project(torch.cat(starts, dim=1)[:, : self.n_restarts])
+
+def climb(problem: Problem, starts: Tensor, n_steps: int, size: float = 2.0) -> BestOnPaths:
+    """Climb from feasible starting points by auto-PGD.
+
+    Parameters
+    ----------
+    problem : Problem
+    starts : Tensor of shape (n, r, d)
+        Feasible perturbations.
+    n_steps : int
+        Gradient steps from each start, ≥ 1.
+    size : float, default=2
+        First step, in radii, > 0.
+
+    Returns
+    -------
+    BestOnPaths
+        The best point of every path.
+
+    Notes
+    -----
+    Cost ``n_steps`` gradient evaluations a start.
+    """
+    path = _Climb(problem, starts, size, n_steps)
+    marks = set(checkpoints(n_steps))
+    for step in range(1, n_steps + 1):
+        path.advance(first=step == 1)
+        path.observe(step, last=step == n_steps)
+        if step in marks:
+            path.review(step)
+    return path.best
 
 
 def checkpoints(n_steps: int) -> list[int]:
@@ -172,16 +180,15 @@ class _Review:
 class _Climb:
     """State of auto-PGD for all inputs and starts at once."""
 
-    def __init__(self, problem: Problem, start: Tensor) -> None:
+    def __init__(self, problem: Problem, start: Tensor, size: float, n_steps: int) -> None:
         self.problem = problem
-        self.current, self.previous = start, start.clone()
-        self.value, self.gradient = problem.damage_and_gradient(start)
-        self.best, self.best_gradient = start.clone(), self.gradient.clone()
-        self.best_value = self.value.clone()
-        self.best_step = torch.zeros(self.value.shape, dtype=torch.int64, device=start.device)
+        self.current, self.previous = start.clone(), start.clone()
+        self.value, self.gradient = problem.value_and_gradient(start)
+        self.best = BestOnPaths(start, self.value, n_steps)
+        self.best_gradient = self.gradient.clone()
         self.rises = torch.zeros_like(self.value)
-        self.size = torch.full_like(self.value, 2 * problem.radius)
-        self.last = _Review(0, self.best_value.clone(), torch.zeros_like(self.value).bool())
+        self.size = torch.full_like(self.value, size * problem.radius)
+        self.last = _Review(0, self.value.clone(), torch.zeros_like(self.value).bool())
 
     def advance(self, *, first: bool) -> None:
         """Take one projected step with momentum."""
@@ -198,26 +205,23 @@ class _Climb:
     def observe(self, step: int, *, last: bool) -> None:
         """Evaluate the current points and keep the best of each start."""
         if last:
-            value, gradient = self.problem.damage(self.current), self.gradient
+            value, gradient = self.problem.value(self.current), self.gradient
         else:
-            value, gradient = self.problem.damage_and_gradient(self.current)
+            value, gradient = self.problem.value_and_gradient(self.current)
         self.rises += value > self.value
         self.value, self.gradient = value, gradient
-        better = value > self.best_value
-        self.best[better] = self.current[better]
+        better = self.best.observe(step, self.current, value)
         self.best_gradient[better] = gradient[better]
-        self.best_value[better] = value[better]
-        self.best_step[better] = step
 
     def review(self, step: int) -> None:
         """Halve the step size of starts that no longer rise, and go back to their best."""
         stuck = self.rises < _RISING * (step - self.last.step)
-        idle = ~self.last.halved & (self.best_value == self.last.best_value)
+        idle = ~self.last.halved & (self.best.value == self.last.best_value)
         halve = stuck | idle
         self.size[halve] /= 2
-        self.current[halve] = self.best[halve]
-        self.previous[halve] = self.best[halve]
+        self.current[halve] = self.best.point[halve]
+        self.previous[halve] = self.best.point[halve]
         self.gradient[halve] = self.best_gradient[halve]
-        self.value[halve] = self.best_value[halve]
+        self.value[halve] = self.best.value[halve]
         self.rises.zero_()
-        self.last = _Review(step, self.best_value.clone(), halve)
+        self.last = _Review(step, self.best.value.clone(), halve)

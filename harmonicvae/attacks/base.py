@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from torch import Tensor
 
+from harmonicvae.attacks.checks import audit, check_damage
 from harmonicvae.attacks.frozen import freeze
 from harmonicvae.attacks.inputs import (
     check_box,
@@ -20,16 +21,13 @@ from harmonicvae.attacks.inputs import (
     seeds_from,
 )
 from harmonicvae.attacks.judge import Judge, Verdict
+from harmonicvae.attacks.objectives import Objective, as_objective
 from harmonicvae.attacks.problem import Candidates, Problem
 from harmonicvae.attacks.projections import row_norm
-from harmonicvae.records import AttackResult
+from harmonicvae.records import AttackResult, Bound
 
 #: Encoder and decoder: callables on tensors.
 Callables: TypeAlias = "Callable[[Tensor], Tensor]"
-
-
-#: Relative rise of the damage over the last tenth of the steps that calls for more steps.
-_LATE_GAIN = 1e-3
 
 
 class Attack(abc.ABC):
@@ -81,11 +79,13 @@ class Attack(abc.ABC):
         x: Any,
         radius: float | Sequence[float],
         *,
+        objective: Objective | str = "damage",
         norm: str = "l2",
         box: tuple[Any, Any] | None = None,
+        bounds: tuple[Bound, Bound] | None = None,
         random_state: Any = None,
     ) -> AttackResult | list[AttackResult]:
-        """Maximise F(δ) = ‖g(p(x+δ)) − g(p(x))‖₂ over ‖δ‖ ≤ radius for each input.
+        """Maximise an objective F(δ) over ‖δ‖ ≤ radius for each input.
 
         Parameters
         ----------
@@ -97,11 +97,16 @@ class Attack(abc.ABC):
             Clean inputs, finite.
         radius : float or sequence of float
             Radius of the ball, in input units, ≥ 0 and finite.
+        objective : Objective or str, default="damage"
+            What is maximised: "damage" is ‖g(p(x+δ)) − g(p(x))‖₂; for others see
+            ``harmonicvae.attacks.OBJECTIVES``.
         norm : {"l2", "linf"}, default="l2"
             Norm of the ball; damage is always ℓ2.
         box : (low, high) or None, default=None
             Pixel box that x + δ stays in; numbers or arrays of shape (d,), in input
             units; must hold ``x``.
+        bounds : (Bound, Bound) or None, default=None
+            Upper bounds of the Lipschitz constants of p and g, to check the damage against.
         random_state : None, int, RandomState or Generator
             Seed of any size ≥ 0; None draws a new one.
 
@@ -119,13 +124,15 @@ class Attack(abc.ABC):
             hold an input, or the callables do not run on ``x``.
         SolverError
             If the reconstruction of a clean input is NaN or infinite.
+        SoundnessError
+            If the damage exceeds the product of certified ``bounds`` and radius: one is wrong.
 
         Notes
         -----
         Guarantee, whatever the method returns: ‖δ‖ ≤ radius and x + δ in the box in
-        float64 arithmetic, and the damage belongs to that δ, evaluated in float64 (with
-        a warning where the callables refuse it).  The value is a lower bound on the
-        largest damage, and never below 0.  The method runs in the dtype of the
+        float64 arithmetic, and value and damage belong to that δ, evaluated in float64
+        (with a warning where the callables refuse it).  The value is a lower bound on the
+        largest one, and never below 0.  The method runs in the dtype of the
         parameters, or in float64 where the ball is smaller than 10⁻⁴ of the input.
         Memory is O(``max_batch``·d) beside the result.
         """
@@ -136,13 +143,16 @@ class Attack(abc.ABC):
         limits = check_box(box, inputs)
         radii = check_radii(radius)
         seeds = seeds_from(random_state, len(inputs))
-        pair = freeze(encode, decode, inputs)
-        judge = Judge(pair, inputs, norm, limits, self.max_batch)
+        goal = as_objective(objective)
+        pair = freeze(encode, decode, inputs, goal.deviation)
+        judge = Judge(pair, inputs, goal, norm, limits, self.max_batch)
         results = []
         for value in radii:
             verdict = self._search(judge, value, seeds)
             seconds = time.perf_counter() - started
             results.append(self._record(judge, value, verdict, seconds))
+            if bounds is not None:
+                check_damage(results[-1], *bounds)
             started = time.perf_counter()
         return results if np.ndim(radius) else results[0]
 
@@ -169,40 +179,21 @@ class Attack(abc.ABC):
         delta = verdict.perturbation
         return AttackResult(
             method=self.name,
+            objective=judge.objective.name,
             norm=judge.norm,
             radius=radius,
             perturbation=delta.numpy(),
-            damage=verdict.damage.numpy(),
+            value=verdict.value.numpy(),
+            damage=judge.damage(verdict).numpy(),
             decoding=judge.clean.numpy().copy(),
             attacked_decoding=verdict.attacked.numpy(),
             radius_used=row_norm(delta, judge.norm).squeeze(-1).numpy(),
             box_violation=judge.violation(delta),
-            restarts=verdict.restarts,
+            restarts=max(self.restarts, verdict.restarts) if verdict.restarts else 0,
             steps=self.steps if verdict.restarts else 0,
             gradient_evaluations=-(-verdict.evaluations // len(delta)),
             best_restart=verdict.restart.numpy(),
             best_step=verdict.step.numpy(),
             seconds=seconds,
-            warnings=(*judge.pair.notes, *self._audit(verdict)),
+            warnings=(*judge.pair.notes, *audit(verdict, self.steps)),
         )
-
-    def _audit(self, verdict: Verdict) -> list[str]:
-        """Return what a reader of the result should distrust."""
-        count = len(verdict.damage)
-        found = []
-        if verdict.without_gradient:
-            found.append(
-                f"the gradient is zero at every start for {verdict.without_gradient} of {count} "
-                "inputs: the decoder ignores its code (collapsed), an activation saturates, or "
-                "the callables are not differentiable; the damage there says nothing"
-            )
-        rising = (verdict.step == self.steps) & (verdict.late_gain > _LATE_GAIN)
-        late = int(rising.sum()) if self.steps else 0
-        if 2 * late > count:
-            found.append(
-                f"the best point was found at the last step, and still rising, for {late} of "
-                f"{count} inputs; increase n_steps (now {self.steps})"
-            )
-        if verdict.not_finite:
-            found.append(f"{verdict.not_finite} proposals were NaN or infinite and were dropped")
-        return found

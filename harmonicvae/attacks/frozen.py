@@ -21,7 +21,7 @@ _REFUSALS = (RuntimeError, TypeError, ValueError, NotImplementedError)
 
 @dataclass(frozen=True)
 class Responder:
-    """The composed map g∘p on flat inputs, in one dtype on one device.
+    """Encoder and decoder on flat inputs, in one dtype on one device.
 
     Parameters
     ----------
@@ -31,17 +31,33 @@ class Responder:
         Of inputs and outputs.
     device : torch.device
         Where both run.
+    deviation : float, callable or None, default=None
+        Encoder standard deviation σ: a number, or a callable (rows, d) → (rows, latent_dim).
     """
 
     encode: Callable[[Tensor], Tensor]
     decode: Callable[[Tensor], Tensor]
     dtype: torch.dtype
     device: torch.device
+    deviation: float | Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return g(p(points)), flattened to one row per point."""
-        code = _checked(self.encode(points), "encode", len(points))
-        return _checked(self.decode(code), "decode", len(points)).reshape(len(points), -1)
+        return self.decoding(self.code(points))
+
+    def code(self, points: Tensor) -> Tensor:
+        """Return p(points)."""
+        return _checked(self.encode(points), "encode", len(points))
+
+    def decoding(self, code: Tensor) -> Tensor:
+        """Return g(code), flattened to one row per code."""
+        return _checked(self.decode(code), "decode", len(code)).reshape(len(code), -1)
+
+    def spread(self, points: Tensor) -> Tensor:
+        """Return σ at the points, a number or one row per point."""
+        if callable(self.deviation):
+            return _checked(self.deviation(points), "encode_std", len(points))
+        return torch.as_tensor(self.deviation, dtype=self.dtype, device=self.device)
 
 
 def _checked(output: object, name: str, rows: int) -> Tensor:
@@ -78,7 +94,10 @@ class FrozenPair:
 
 
 def freeze(
-    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], x: Tensor
+    encode: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    x: Tensor,
+    deviation: float | Callable[[Tensor], Tensor] | None = None,
 ) -> FrozenPair:
     """Copy encoder and decoder into the search and the float64 form.
 
@@ -88,6 +107,8 @@ def freeze(
         Modules, bound methods of modules, or plain functions on tensors.
     x : Tensor of shape (n, d)
         Inputs; their dtype and device are used where the callables hold no parameters.
+    deviation : float, callable or None, default=None
+        Encoder standard deviation, where the attack needs it.
 
     Returns
     -------
@@ -111,19 +132,24 @@ def freeze(
     >>> pair.notes
     ('encode was in train mode; a copy in eval mode was attacked',)
     """
-    named = (("encode", encode), ("decode", decode))
+    named = [("encode", encode), ("decode", decode)]
     for name, function in named:
+        if function is None:
+            raise InputError(f"{name} is needed: a maximum-damage attack runs the whole model")
         if not callable(function):
             raise InputError(
                 f"{name} must be callable on tensors of shape (n, d), got {type(function).__name__}"
             )
+    if callable(deviation):
+        named.append(("encode_std", deviation))
     notes = [
         f"{name} was in train mode; a copy in eval mode was attacked"
         for name, function in named
         if (owner := _owner(function)) is not None and any(m.training for m in owner.modules())
     ]
-    search = _search(encode, decode, x)
-    exact, refusal = _attempt(encode, decode, x, torch.float64, search.device)
+    functions = _Functions(encode, decode, deviation)
+    search = _search(functions, x)
+    exact, refusal = _attempt(functions, x, torch.float64, search.device)
     if exact is None:
         kind = str(search.dtype).removeprefix("torch.")
         notes.append(
@@ -157,18 +183,34 @@ def _copy(function: Callable[[Tensor], Tensor], dtype: torch.dtype) -> Callable[
     return frozen if owner is function else getattr(frozen, function.__name__)
 
 
+@dataclass(frozen=True)
+class _Functions:
+    """What the caller gave."""
+
+    encode: Callable[[Tensor], Tensor]
+    decode: Callable[[Tensor], Tensor]
+    deviation: float | Callable[[Tensor], Tensor] | None
+
+    def responder(self, dtype: torch.dtype, device: torch.device) -> Responder:
+        """Return copies in one dtype."""
+        spread = self.deviation
+        if callable(spread):
+            spread = _copy(spread, dtype)
+        encode, decode = _copy(self.encode, dtype), _copy(self.decode, dtype)
+        return Responder(encode, decode, dtype, device, spread)
+
+
 def _attempt(
-    encode: Callable[[Tensor], Tensor],
-    decode: Callable[[Tensor], Tensor],
-    x: Tensor,
-    dtype: torch.dtype,
-    device: torch.device,
+    functions: _Functions, x: Tensor, dtype: torch.dtype, device: torch.device
 ) -> tuple[Responder | None, str]:
     """Return the pair in ``dtype`` and "", or None and why it cannot run in it."""
-    responder = Responder(_copy(encode, dtype), _copy(decode, dtype), dtype, device)
+    responder = functions.responder(dtype, device)
     try:
         with torch.no_grad():
-            output = responder(x[:1].to(device, dtype))
+            first = x[:1].to(device, dtype)
+            output = responder(first)
+            if callable(responder.deviation):
+                _check_spread(responder.spread(first), responder.code(first))
     except InputError:
         raise
     except _REFUSALS as error:
@@ -178,11 +220,21 @@ def _attempt(
     return responder, ""
 
 
-def _search(
-    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], x: Tensor
-) -> Responder:
+def _check_spread(spread: Tensor, code: Tensor) -> None:
+    """Refuse standard deviations that do not belong to the code."""
+    if spread.shape[-1] not in (1, code.shape[-1]):
+        raise InputError(
+            f"encode_std must return one number a code unit ({code.shape[-1]}), "
+            f"got shape {tuple(spread.shape)}"
+        )
+    if not bool((spread >= 0).all()):
+        raise InputError("encode_std must return numbers >= 0; for a log variance pass its std")
+
+
+def _search(functions: _Functions, x: Tensor) -> Responder:
     """Return the pair in its own dtype: that of its parameters, else the first that runs."""
-    owners = [owner for owner in map(_owner, (encode, decode)) if owner is not None]
+    both = (functions.encode, functions.decode)
+    owners = [owner for owner in map(_owner, both) if owner is not None]
     held = [p for owner in owners for p in owner.parameters() if p.is_floating_point()]
     device = held[0].device if held else x.device
     first = held[0].dtype if held else x.dtype
@@ -190,7 +242,7 @@ def _search(
     options.sort(key=lambda dtype: dtype != first)
     refusal = ""
     for dtype in options:
-        responder, why = _attempt(encode, decode, x, dtype, device)
+        responder, why = _attempt(functions, x, dtype, device)
         if responder is not None:
             return responder
         refusal = refusal or why

@@ -60,6 +60,38 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise InputError(f"{name} must be an integer >= {least}, got {value!r}")
 
 
+def check_number(name: str, value: Any, least: float) -> float:
+    """Return a finite number ≥ ``least`` as a float.
+
+    Parameters
+    ----------
+    name : str
+        Name of the option, for the message.
+    value : object
+        What was given.
+    least : float
+        Smallest allowed value.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If it is no real number, not finite or too small.
+
+    Examples
+    --------
+    >>> check_number("encode_std", 1, 0.0)
+    1.0
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or value < least:
+        raise InputError(f"{name} must be a finite number >= {least:g}, got {value!r}")
+    return float(value)
+
+
 def check_inputs(x: Any) -> Tensor:
     """Return the attacked inputs as a float64 copy on the CPU.
 

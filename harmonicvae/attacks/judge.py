@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harmonicvae.attacks.frozen import FrozenPair, Responder
+from harmonicvae.attacks.objectives import Objective
 from harmonicvae.attacks.problem import Candidates, Problem
 from harmonicvae.attacks.projections import Box, make_feasible
 from harmonicvae.exceptions import SolverError
@@ -25,7 +26,7 @@ class Verdict:
     """Best feasible perturbation of every input, judged in float64, and the budget used."""
 
     perturbation: Tensor
-    damage: Tensor
+    value: Tensor
     attacked: Tensor
     restart: Tensor
     step: Tensor
@@ -40,27 +41,38 @@ class Judge:
     """Float64 evaluation of what a method proposes, apart from everything it can reach."""
 
     def __init__(
-        self, pair: FrozenPair, x: Tensor, norm: str, box: Box | None, max_batch: int
+        self,
+        pair: FrozenPair,
+        x: Tensor,
+        objective: Objective,
+        norm: str,
+        box: Box | None,
+        max_batch: int,
     ) -> None:
         self.pair = pair
         self.x = x
+        self.objective = objective
         self.norm = norm
         self.box = box
         self.max_batch = max_batch
-        self.clean = self._respond(x)
+        self.clean, features = self._respond(x)
         if not bool(torch.isfinite(self.clean).all()):
             broken = int((~torch.isfinite(self.clean).all(dim=1)).sum())
             raise SolverError(
                 f"decode(encode(x)) is NaN or infinite for {broken} of {len(x)} clean inputs; "
                 "check the weights and the scale of x"
             )
+        objective.check(x, self.clean.shape[1])
+        self.reference = objective.reference(features, slice(None))
+        if not bool(torch.isfinite(self.reference).all()):
+            raise SolverError(f"the objective {objective.name!r} is not finite for clean inputs")
 
     def nothing(self) -> Verdict:
         """Return the verdict on δ = 0, from which every search starts."""
         count = len(self.x)
         return Verdict(
             perturbation=torch.zeros_like(self.x),
-            damage=torch.zeros(count, dtype=torch.float64),
+            value=torch.zeros(count, dtype=torch.float64),
             attacked=self.clean.clone(),
             restart=torch.full((count,), -1),
             step=torch.zeros(count, dtype=torch.int64),
@@ -83,6 +95,8 @@ class Judge:
             limits=limits,
             max_batch=self.max_batch,
             seeds=seeds,
+            objective=self.objective,
+            images=block,
         )
 
     def _searcher(self, radius: float) -> Responder:
@@ -104,13 +118,13 @@ class Judge:
         for restart in range(proposals.shape[1]):
             verdict.not_finite += int((~torch.isfinite(proposals[:, restart]).all(dim=1)).sum())
             delta = make_feasible(proposals[:, restart], x, radius, self.norm, self.box)
-            attacked = self._respond(x + delta)
-            damage = torch.linalg.vector_norm(attacked - self.clean[block], dim=1)
-            damage = damage.nan_to_num(nan=-1.0, posinf=-1.0)
-            better = damage > verdict.damage[block]
+            attacked, features = self._respond(x + delta)
+            value = self.objective.value(features, self.reference[block])
+            value = value.nan_to_num(nan=-1.0, posinf=-1.0)
+            better = (value > verdict.value[block]) & torch.isfinite(attacked).all(dim=1)
             chosen = images[better]
             verdict.perturbation[chosen] = delta[better]
-            verdict.damage[chosen] = damage[better]
+            verdict.value[chosen] = value[better]
             verdict.attacked[chosen] = attacked[better]
             verdict.restart[chosen] = restart
             verdict.step[chosen] = steps[better, restart]
@@ -124,15 +138,21 @@ class Judge:
         over = torch.maximum(point - self.box[1], self.box[0] - point)
         return float(over.clamp_min(0).max())
 
-    def _respond(self, points: Tensor) -> Tensor:
-        """Return g(p(points)) as float64 on the CPU, at most ``max_batch`` rows at a time."""
-        exact = self.pair.exact
+    def damage(self, verdict: Verdict) -> Tensor:
+        """Return ‖g(p(x+δ)) − g(p(x))‖₂ of every input, whatever was maximised."""
+        return torch.linalg.vector_norm(verdict.attacked - self.clean, dim=1)
+
+    def _respond(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return g(p(points)) and features as float64 on the CPU, ``max_batch`` rows at a time."""
+        exact, objective = self.pair.exact, self.objective
+        decodings, features = [], []
         with torch.no_grad():
-            parts = [
-                exact(part.to(exact.device, exact.dtype)).cpu().double()
-                for part in points.split(self.max_batch)
-            ]
-        return torch.cat(parts)
+            for part in points.split(self.max_batch):
+                rows = part.to(exact.device, exact.dtype)
+                features.append(objective.features(exact, rows).cpu().double())
+                shown = features[-1] if objective.compares_decodings else exact(rows).cpu().double()
+                decodings.append(shown)
+        return torch.cat(decodings), torch.cat(features)
 
 
 def _check_candidates(candidates: Candidates, x: Tensor) -> None:

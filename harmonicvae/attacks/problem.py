@@ -1,4 +1,4 @@
-"""The search problem an attack is given: damage, gradients, Jacobian products, projection.
+"""The search problem an attack is given: values, gradients, Jacobian products, projection.
 
 Everything is batched as (images, restarts, coordinates), in the dtype and on the device
 of the attacked pair, and evaluated in blocks of at most ``max_batch`` rows.
@@ -6,13 +6,14 @@ of the attacked pair, and evaluated in blocks of at most ``max_batch`` rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from harmonicvae.attacks.frozen import Responder
+from harmonicvae.attacks.objectives import Damage, Objective
 from harmonicvae.attacks.projections import Box, project
 
 
@@ -27,7 +28,7 @@ class Candidates:
     step : int64 Tensor of shape (n, r)
         Step at which each was found; 0 is the start.
     late_gain : Tensor of shape (n, r) or None
-        Relative rise of the damage over the last tenth of the steps, where the method
+        Relative rise of the value over the last tenth of the steps, where the method
         knows it: tells whether more steps would have helped.
     """
 
@@ -37,12 +38,12 @@ class Candidates:
 
 
 class Problem:
-    """Maximise F(δ) = ‖g(p(x+δ)) − g(p(x))‖₂ over ‖δ‖ ≤ radius, x + δ in the box.
+    """Maximise an objective F(δ) over ‖δ‖ ≤ radius, x + δ in the box.
 
     Parameters
     ----------
     respond : Responder
-        g∘p.
+        Encoder p and decoder g.
     x : Tensor of shape (n, d)
         Attacked inputs, in the dtype and on the device of ``respond``.
     radius : float
@@ -55,6 +56,10 @@ class Problem:
         Most rows in one evaluation.
     seeds : sequence of int
         One seed for each input; an input's draws do not depend on the other inputs.
+    objective : Objective, default=Damage()
+        F.
+    images : slice, default=slice(None)
+        Which of all attacked inputs ``x`` holds.
 
     Attributes
     ----------
@@ -74,8 +79,11 @@ class Problem:
         limits: Box | None = None,
         max_batch: int = 512,
         seeds: Sequence[int] = (),
+        objective: Objective | None = None,
+        images: slice = slice(None),
     ) -> None:
         self.respond = respond
+        self.objective = objective or Damage()
         self.x = x
         self.radius = radius
         self.norm = norm
@@ -86,9 +94,8 @@ class Problem:
         self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         zero = torch.zeros_like(x)[:, None]
         with torch.no_grad():
-            self.reference = torch.cat(
-                [respond(self._points(zero, *block)) for block in self._blocks(1)]
-            )[:, None]
+            clean = [self._features(self._points(zero, *block)) for block in self._blocks(1)]
+            self.reference = self.objective.reference(torch.cat(clean), images)[:, None]
 
     def _blocks(self, restarts: int) -> Iterator[tuple[slice, slice]]:
         """Yield slices over images and restarts of at most ``max_batch`` rows."""
@@ -102,9 +109,54 @@ class Problem:
         """Return x + δ of one block as rows."""
         return (self.x[images, None] + delta[images, restarts]).flatten(0, 1)
 
+    def _features(self, points: Tensor) -> Tensor:
+        """Return what the objective compares."""
+        return self.objective.features(self.respond, points)
+
     def project(self, delta: Tensor) -> Tensor:
         """Return the nearest feasible perturbations of an (n, r, d) tensor."""
         return project(delta, self.radius, self.norm, self.limits)
+
+    def farthest(self, direction: Tensor) -> Tensor:
+        """Return the feasible perturbation with the largest product with ``direction``, nearly.
+
+        Exact without a box; with one, coordinates 10⁶ times smaller than the norm of the
+        direction may stop short of it. 0 stays 0.
+        """
+        if self.limits is None:
+            return self.radius * self.steepest(direction)
+        if self.norm == "linf":
+            return self.project(self.radius * direction.sign())
+        return self.project(1e6 * self.radius * self.steepest(direction))
+
+    def tangent(self, delta: Tensor, gradient: Tensor) -> Tensor:
+        """Return the part of a gradient along which a feasible ``delta`` can move.
+
+        What points out of the box, or out of the ball on its sphere, is removed.
+        """
+        kept = gradient
+        ends = self._ends()
+        if ends is not None:
+            low, high = ends
+            near = 1e-6 * self.radius
+            blocked = ((delta >= high - near) & (kept > 0)) | ((delta <= low + near) & (kept < 0))
+            kept = torch.where(blocked, 0.0, kept)
+            delta = torch.where(blocked, 0.0, delta)
+        if self.norm == "linf":
+            return kept
+        size = delta.square().sum(dim=-1, keepdim=True)
+        outward = (delta * kept).sum(dim=-1, keepdim=True)
+        full = torch.linalg.vector_norm(delta, dim=-1, keepdim=True)
+        return kept - delta * torch.where((outward > 0) & (full > 0), outward / size, 0.0)
+
+    def _ends(self) -> Box | None:
+        """Return the coordinates' limits, None for an ℓ2 ball without box."""
+        if self.norm == "linf":
+            ends = torch.full_like(self.x[:, None], self.radius)
+            if self.limits is None:
+                return -ends, ends
+            return torch.maximum(-ends, self.limits[0]), torch.minimum(ends, self.limits[1])
+        return self.limits
 
     def steepest(self, direction: Tensor) -> Tensor:
         """Return the unit-norm perturbation with the largest product with ``direction``.
@@ -131,31 +183,31 @@ class Problem:
         """
         return self.radius * self.steepest(self.normal(count))
 
-    def damage(self, delta: Tensor) -> Tensor:
+    def value(self, delta: Tensor) -> Tensor:
         """Return F(δ), shape (n, r), of an (n, r, d) tensor; 0 where it is not finite."""
         value = delta.new_empty(delta.shape[:2])
         with torch.no_grad():
             for images, restarts in self._blocks(delta.shape[1]):
-                change = self._change(self.respond(self._points(delta, images, restarts)), images)
-                value[images, restarts] = torch.linalg.vector_norm(change, dim=-1)
+                features = self._features(self._points(delta, images, restarts))
+                value[images, restarts] = self.objective.value(*self._pair(features, images))
         return value.nan_to_num(nan=0.0, posinf=0.0)
 
-    def damage_and_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """Return F(δ), shape (n, r), and the gradient of ½F², shape (n, r, d).
+    def value_and_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        """Return F(δ), shape (n, r), and the gradient of its ascent, shape (n, r, d).
 
-        The gradient of ½F² has the direction of F's and, unlike it, exists where F = 0.
-        One forward and one backward pass over n·r rows; not finite values become 0.
+        The ascent is an increasing function of F with a gradient where F = 0: ½F² for the
+        damage.  One forward and one backward pass over n·r rows; not finite values become 0.
         """
         value = delta.new_empty(delta.shape[:2])
         gradient = torch.empty_like(delta)
         for images, restarts in self._blocks(delta.shape[1]):
             points = self._points(delta, images, restarts).requires_grad_()
-            output = self.respond(points)
-            change = self._change(output.detach(), images)
-            value[images, restarts] = torch.linalg.vector_norm(change, dim=-1)
-            gradient[images, restarts] = _pull(output, points, change.flatten(0, 1)).view_as(
-                gradient[images, restarts]
-            )
+            output = self._features(points)
+            features, reference = self._pair(output.detach(), images)
+            value[images, restarts] = self.objective.value(features, reference)
+            cotangent = self.objective.ascent(features, reference).flatten(0, 1)
+            pulled = _pull(output, points, cotangent)
+            gradient[images, restarts] = pulled.view_as(gradient[images, restarts])
         gradient = gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self._count(gradient)
         return value.nan_to_num(nan=0.0, posinf=0.0), gradient
@@ -166,7 +218,7 @@ class Problem:
         for images, restarts in self._blocks(direction.shape[1]):
             tangent = direction[images, restarts]
             points = self.x[images, None].expand_as(tangent).flatten(0, 1)
-            product = _jvp(self.respond, points, tangent.flatten(0, 1))
+            product = _jvp(self._features, points, tangent.flatten(0, 1))
             parts.append(product.unflatten(0, tangent.shape[:2]))
         self.evaluations += direction.shape[0] * direction.shape[1]
         return _join(parts, direction)
@@ -178,17 +230,18 @@ class Problem:
         for images, restarts in self._blocks(cotangent.shape[1]):
             block = result[images, restarts]
             points = self.x[images, None].expand_as(block).flatten(0, 1).requires_grad_()
-            output = self.respond(points)
+            output = self._features(points)
             pulled = _pull(output, points, cotangent[images, restarts].flatten(0, 1))
             result[images, restarts] = pulled.view_as(block)
         result = result.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self._count(result)
         return result
 
-    def _change(self, output: Tensor, images: slice) -> Tensor:
-        """Return response minus reference as (images, restarts, outputs)."""
+    def _pair(self, features: Tensor, images: slice) -> tuple[Tensor, Tensor]:
+        """Return features as (images, restarts, m), and what they are compared with."""
         reference = self.reference[images]
-        return output.view(len(reference), -1, output.shape[-1]) - reference
+        shaped = features.view(len(reference), -1, features.shape[-1])
+        return shaped, reference
 
     def _count(self, gradient: Tensor) -> None:
         """Add to the budget and to the largest gradient of each input."""
@@ -214,7 +267,7 @@ def _pull(output: Tensor, points: Tensor, cotangent: Tensor) -> Tensor:
     return torch.zeros_like(points) if result is None else result
 
 
-def _jvp(respond: Responder, points: Tensor, tangent: Tensor) -> Tensor:
+def _jvp(respond: Callable[[Tensor], Tensor], points: Tensor, tangent: Tensor) -> Tensor:
     """Return J·v by forward differentiation, or by two backward passes where it is missing."""
     try:
         return torch.func.jvp(respond, (points,), (tangent,))[1].detach()

@@ -5,7 +5,7 @@ from torch import nn
 
 from harmonicvae.attacks import APGD, attack
 from harmonicvae.attacks.frozen import freeze
-from harmonicvae.attacks.max_damage import checkpoints
+from harmonicvae.attacks.apgd import checkpoints
 from harmonicvae.attacks.problem import Problem
 from harmonicvae.attacks.singular import top_singular_vectors
 
@@ -154,10 +154,10 @@ def test_gradient_is_that_of_half_the_squared_damage(pair):
     x = torch.tensor(np.random.default_rng(0).normal(size=(3, 20)))
     problem = Problem(freeze(*pair, x).exact, x, 1.0, seeds=[0, 1, 2], max_batch=2)
     delta = problem.random_starts(4)
-    value, gradient = problem.damage_and_gradient(delta)
-    torch.testing.assert_close(value, problem.damage(delta))
+    value, gradient = problem.value_and_gradient(delta)
+    torch.testing.assert_close(value, problem.value(delta))
     step = 1e-6 * problem.normal(4)
-    rise = 0.5 * (problem.damage(delta + step) ** 2 - problem.damage(delta - step) ** 2)
+    rise = 0.5 * (problem.value(delta + step) ** 2 - problem.value(delta - step) ** 2)
     torch.testing.assert_close(rise, 2 * (gradient * step).sum(-1), rtol=1e-5, atol=0)
     assert problem.evaluations == 12
 
