@@ -203,9 +203,14 @@ def _add_lipschitz(parser: argparse.ArgumentParser) -> None:
 
 def _add_attack(parser: argparse.ArgumentParser) -> None:
     _add_evaluation(parser, "attack")
-    parser.add_argument("--radii", default="10,20", help="ℓ2 radii")
+    parser.add_argument("--radius", action="append", help="ℓ2 radius; may be given repeatedly")
+    parser.add_argument("--radii", default="10,20", help="ℓ2 radii, where no --radius is given")
     parser.add_argument("--images", default="16", help="images attacked")
-    parser.add_argument("--method", default="apgd", help="apgd, linear, random")
+    parser.add_argument(
+        "--methods", default="best", help="best, apgd, pgd, lbfgs, power, linear, random"
+    )
+    parser.add_argument("--objective", default="damage", help="damage, stochastic_damage, latent")
+    parser.add_argument("--box", default="", help="LOW,HIGH of all inputs; attacks stay inside")
     parser.add_argument("--steps", default="", help="the method's own without")
     parser.add_argument("--restarts", default="", help="the method's own without")
     parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")

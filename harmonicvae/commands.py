@@ -25,6 +25,7 @@ from harmonicvae.reproduction import (
 )
 from harmonicvae.result_folder import check_output, check_report_output
 from harmonicvae.tracking import runs, steps, stores
+from harmonicvae.tracking.max_damage_evaluator import OBJECTIVE_CHOICES
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
 #: CelebA's partition lists more images than many copies hold; absent ones are counted.
@@ -196,16 +197,21 @@ def lipschitz(parsed: argparse.Namespace) -> int:
 
 def attack(parsed: argparse.Namespace) -> int:
     """Attack a stored model."""
-    config = {
-        "radii": check.numbers("radii", parsed.radii, positive=True),
+    radii = parsed.radius or [parsed.radii]
+    methods = check.words(parsed.methods)
+    config: dict[str, Any] = {
+        "radii": [r for text in radii for r in check.numbers("radius", text, positive=True)],
         "n_images": check.integer("images", parsed.images, 1),
-        "method": check.choice("method", parsed.method, tuple(ATTACKS)),
+        "methods": [check.choice("methods", method, tuple(ATTACKS)) for method in methods],
+        "objective": check.choice("objective", parsed.objective, OBJECTIVE_CHOICES),
         "random_state": check.one("seed", check.seeds, parsed.seed),
     }
     if parsed.steps:
         config["n_steps"] = check.integer("steps", parsed.steps, 1)
     if parsed.restarts:
         config["n_restarts"] = check.integer("restarts", parsed.restarts, 1)
+    if parsed.box:
+        config["box"] = check.interval("box", parsed.box)
     return _evaluate(parsed, names.EVALUATOR_MAX_DAMAGE, config)
 
 

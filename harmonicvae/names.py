@@ -112,17 +112,17 @@ RELATIVE_DAMAGE = "relative_damage"
 DEGRADATION = "log_likelihood_degradation"
 REPRODUCTION_DEGRADATION = "reproduction_log_ratio"
 BOUND_RATIO = "damage_bound_ratio"
-ATTACK_COLUMNS = (
-    MODEL,
-    IMAGE,
-    RADIUS,
-    "method",
+SSIM = "ssim"
+#: Columns of attacks.csv that are metrics too.
+ATTACK_METRICS = (
     DAMAGE,
     RELATIVE_DAMAGE,
     DEGRADATION,
     REPRODUCTION_DEGRADATION,
+    SSIM,
     BOUND_RATIO,
 )
+ATTACK_COLUMNS = (MODEL, IMAGE, RADIUS, "method", *ATTACK_METRICS)
 
 
 def attack_metric(metric: str, radius: float, statistic: str = "mean") -> str:
@@ -137,6 +137,34 @@ def attack_metric(metric: str, radius: float, statistic: str = "mean") -> str:
 
 
 ATTACK_SECONDS = "attack_seconds"
+ATTACK_WARNINGS = "attack_warnings"  # findings of the attacks' self-audit
+
+# Columns of margins.csv, one row an image and r = RELATIVE_R · ‖g(p(x))‖.
+RELATIVE_R = "relative_r"
+CERTIFIED_MARGIN = "certified_margin_l2"
+FIRST_ORDER_MARGIN = "first_order_margin_l2"
+ROBUSTNESS = "robustness_probability_l2"
+#: Beginnings of the columns that are metrics too.
+MARGIN_COLUMNS = (CERTIFIED_MARGIN, FIRST_ORDER_MARGIN, ROBUSTNESS)
+
+
+def robustness_column(radius: float) -> str:
+    """Column of the simulated robustness at the perturbations found for an ℓ2 radius.
+
+    >>> robustness_column(10.0)
+    'robustness_probability_l2_r10'
+    """
+    return f"{ROBUSTNESS}_r{radius:g}"
+
+
+def margin_metric(column: str, share: float) -> str:
+    """Metric name of a column of margins.csv for one relative r, mean over images.
+
+    >>> margin_metric("certified_margin_l2", 0.5)
+    'certified_margin_l2_rel0.5_mean'
+    """
+    return f"{column}_rel{share:g}_mean"
+
 
 # --- evaluators, model types, tags, artifacts --------------------------------
 EVALUATOR_LIPSCHITZ = "lipschitz"
@@ -158,6 +186,9 @@ ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
 ARTIFACT_NETWORKS = "lipschitz/networks.json"
 ARTIFACT_ATTACKS = "max_damage/attacks.csv"
 ARTIFACT_ATTACK_ARRAYS = "max_damage/arrays.npz"
+ARTIFACT_MARGINS = "max_damage/margins.csv"
+ARTIFACT_SUCCESS = "max_damage/success.csv"
+ARTIFACT_ATTACK_WARNINGS = "max_damage/warnings.json"
 ARTIFACT_REPORT = "report"
 
 
@@ -168,6 +199,15 @@ def certificate_artifact(side: str, method: str) -> str:
     'lipschitz/decoder_norm_product.certificate.json'
     """
     return f"lipschitz/{side}_{method}.certificate.json"
+
+
+def figure_artifact(name: str) -> str:
+    """Artifact path of a figure of the attacks.
+
+    >>> figure_artifact("damage")
+    'max_damage/damage.png'
+    """
+    return f"max_damage/{name}.png"
 
 
 def weights_artifact(side: str) -> str:
@@ -185,6 +225,7 @@ FILE_MODELS = "models.csv"
 FILE_HISTORY = "history.csv"
 FILE_BOUNDS = "bounds.csv"
 FILE_ATTACKS = "attacks.csv"
+FILE_MARGINS = "margins.csv"
 FILE_LOAD = "load.csv"
 FOLDER_ARRAYS = "arrays"
 FILE_REPORT = "report.html"

@@ -230,7 +230,7 @@ class AttackResult(Record):
     warnings: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
-        """Return one row per input: image, radius, method, objective, value, damage …"""
+        """Return one row per input: image, radius, method, objective, value and damage."""
         count = len(self.damage)
         return pd.DataFrame(
             {

@@ -105,7 +105,11 @@ class StudyPlan:
         slope = tuple(error for error in self.reproduction_errors if error == "slope_one")
         return {
             names.EVALUATOR_LIPSCHITZ: {"reproduction_errors": slope},
-            names.EVALUATOR_MAX_DAMAGE: {"radii": self.radii, "n_images": self.n_images},
+            names.EVALUATOR_MAX_DAMAGE: {
+                "radii": self.radii,
+                "n_images": self.n_images,
+                "figures": False,  # the report draws them
+            },
         }
 
 

@@ -26,11 +26,11 @@ class Portfolio(Attack):
 
     Parameters
     ----------
-    n_restarts : int, default=32
+    n_restarts : int, default=96
         Starts for each input, ≥ 1.
-    n_steps : int, default=25
+    n_steps : int, default=12
         Steps of auto-PGD from each start, ≥ 1.
-    n_refined : int, default=8
+    n_refined : int, default=12
         Best points that are refined, ≥ 1.
     n_refinements : int, default=30
         Steps of L-BFGS from each of these, ≥ 1.
@@ -44,7 +44,7 @@ class Portfolio(Attack):
     Notes
     -----
     What decides is how many regions are searched, not how long: most of the steps of a long
-    search from one start are lost on a local maximum. Cost by default about 1,150 gradient
+    search from one start are lost on a local maximum. Cost by default about 1,560 gradient
     evaluations an input; ``best_restart`` is the rank among the refined points.
 
     Examples
@@ -60,9 +60,9 @@ class Portfolio(Attack):
     def __init__(
         self,
         *,
-        n_restarts: int = 32,
-        n_steps: int = 25,
-        n_refined: int = 8,
+        n_restarts: int = 96,
+        n_steps: int = 12,
+        n_refined: int = 12,
         n_refinements: int = 30,
         n_singular: int = 3,
         n_power: int = 6,

@@ -22,6 +22,7 @@ from harmonicvae.models.fitting import (
 )
 from harmonicvae.models.inference import FittedVAE
 from harmonicvae.models.inputs import check_rows
+from harmonicvae.models.modules import EncoderSpread
 from harmonicvae.models.net import VAENet
 from harmonicvae.models.resuming import load_training_state
 
@@ -256,6 +257,13 @@ class HarmonicVAE(FittedVAE):
         self._fitted_params = {
             key: value for key, value in params.items() if key not in _FIT_PARAMETERS
         }
+
+    @property
+    def encoder_spread_(self) -> float | torch.nn.Module:
+        """σ_enc as a number, or a module x ↦ σ(x) where it is learned."""
+        if self.net_.module_.log_std is None:
+            return float(self._fitted_params["encoder_std"])
+        return EncoderSpread(self.net_.module_).eval()
 
     def restore(
         self, state: dict[str, torch.Tensor], *, history: pd.DataFrame, collapse: Any

@@ -110,3 +110,24 @@ class VAEModule(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the reconstruction through the mean code, (n, d) → (n, d)."""
         return self.decoder(self.encoder(x))
+
+
+class EncoderSpread(nn.Module):
+    """Standard deviation σ(x) of the code of a module whose spread is learned.
+
+    Parameters
+    ----------
+    module : VAEModule
+        With ``log_std``.
+    """
+
+    def __init__(self, module: VAEModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return σ(x) > 0, (n, d) → (n, m)."""
+        log_std = self.module.posterior(x)[1]
+        if log_std is None:
+            raise InputError("the spread of this module is fixed, not learned")
+        return log_std.exp()

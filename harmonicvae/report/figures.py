@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
+from harmonicvae.report.attack_curves import draw_damage, draw_margins
 from harmonicvae.report.configurations import (
     all_configurations,
     configuration_label,
@@ -268,6 +269,47 @@ def plot_attack(
     figure = _figure()
     draw = draw_curve_attack if is_curve(image_shape) else draw_image_attack
     draw(figure, labels, inputs, decodings, image_shape)
+    return figure
+
+
+@_styled
+def plot_damage(attacks: pd.DataFrame, slope: float | None = None) -> Figure:
+    """Draw the damage over the attack's radius, and the bound that no attack exceeds.
+
+    Parameters
+    ----------
+    attacks : DataFrame
+        attacks.csv: radius, method and damage, one row an image, radius and method.
+    slope : float or None, default=None
+        Product a·b of certified Lipschitz bounds; None draws no bound.
+
+    Returns
+    -------
+    Figure
+        Mean over images, and the range from 5 % to 95 % of them, for each method; beside it
+        the same of the relative damage.
+    """
+    figure = _figure(9.4, 3.6)
+    draw_damage(figure, attacks, slope)
+    return figure
+
+
+@_styled
+def plot_margins(margins: pd.DataFrame) -> Figure:
+    """Draw the share of images whose margin is at least R, a certified-accuracy-style curve.
+
+    Parameters
+    ----------
+    margins : DataFrame
+        margins.csv: relative_r, certified_margin and first_order_margin.
+
+    Returns
+    -------
+    Figure
+        Certified margins as full lines, first-order estimates dashed, one colour for each r.
+    """
+    figure = _figure(6.4, 3.8)
+    draw_margins(figure, margins)
     return figure
 
 

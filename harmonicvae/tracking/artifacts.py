@@ -14,6 +14,7 @@ from mlflow.models.evaluation import EvaluationArtifact
 
 from harmonicvae.lipschitz import load_certificate, save_certificate
 from harmonicvae.readers.mat_files import read_cells, write_cells
+from harmonicvae.report.figures import save
 
 
 class TableArtifact(EvaluationArtifact):
@@ -74,6 +75,18 @@ class CellsArtifact(EvaluationArtifact):
         return self._content
 
 
+class FigureArtifact(EvaluationArtifact):
+    """A figure of :mod:`harmonicvae.report.figures`, stored as PNG; loaded as bytes."""
+
+    def _save(self, output_artifact_path: str) -> None:
+        figure: Any = self._content
+        save(figure, Path(output_artifact_path).with_suffix(""))
+
+    def _load_content_from_file(self, local_artifact_path: str) -> Any:
+        self._content = Path(local_artifact_path).read_bytes()
+        return self._content
+
+
 #: Kinds of artifacts by the end of their path, special ones first.
 _KINDS: dict[str, Any] = {
     ".certificate.json": CertificateArtifact,
@@ -81,6 +94,7 @@ _KINDS: dict[str, Any] = {
     ".npz": ArraysArtifact,
     ".json": JsonArtifact,
     ".mat": CellsArtifact,
+    ".png": FigureArtifact,
 }
 
 
@@ -92,7 +106,8 @@ def store_artifacts(run_id: str, contents: dict[str, Any]) -> dict[str, Evaluati
     run_id : str
     contents : dict
         Artifact path to content: a DataFrame for .csv, a dict of arrays for .npz, a certificate
-        for .certificate.json, else plain values for .json, lists of arrays by name for .mat.
+        for .certificate.json, else plain values for .json, lists of arrays by name for .mat, a
+        figure for .png.
 
     Returns
     -------

@@ -284,20 +284,22 @@ def _evenly(X: Any, count: int) -> np.ndarray:
 
 def _evaluate(job: Evaluation) -> Outcome:
     X, n_own = evaluation_rows(job.data, job.n_points)
+    config = _with_image_shape(job)
     with mlflow.start_run(run_id=job.run_id):
         result = runs.with_dataset_retries(
             lambda: mlflow.models.evaluate(
                 job.model_uri,
                 X,
                 model_type=names.MODEL_TYPE,
-                evaluators=list(job.evaluators),
-                evaluator_config=job.evaluators,
+                evaluators=list(config),
+                evaluator_config=config,
             )
         )
     tables = {}
     for path, file in (
         (names.ARTIFACT_BOUNDS, names.FILE_BOUNDS),
         (names.ARTIFACT_ATTACKS, names.FILE_ATTACKS),
+        (names.ARTIFACT_MARGINS, names.FILE_MARGINS),
     ):
         if path in result.artifacts:
             table = result.artifacts[path].content
@@ -307,3 +309,12 @@ def _evaluate(job: Evaluation) -> Outcome:
     if names.ARTIFACT_ATTACK_ARRAYS in result.artifacts:
         save_arrays(job.folder, job.model, result.artifacts[names.ARTIFACT_ATTACK_ARRAYS].content)
     return Outcome(model=job.model, run_id=job.run_id, row=dict(result.metrics), tables=tables)
+
+
+def _with_image_shape(job: Evaluation) -> dict[str, dict[str, Any]]:
+    """Return the evaluators' options, those of attacks with the shape of a sample."""
+    config = {name: dict(options) for name, options in job.evaluators.items()}
+    if names.EVALUATOR_MAX_DAMAGE in config:
+        shape = tuple(load_split(job.data, "validation").image_shape)
+        config[names.EVALUATOR_MAX_DAMAGE].setdefault("image_shape", shape)
+    return config

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from harmonicvae.attacks import APGD, attack
-from harmonicvae.attacks.frozen import freeze
 from harmonicvae.attacks.apgd import checkpoints
+from harmonicvae.attacks.frozen import freeze
 from harmonicvae.attacks.problem import Problem
 from harmonicvae.attacks.singular import top_singular_vectors
 

@@ -102,7 +102,7 @@ def build_bounds(models: pd.DataFrame) -> pd.DataFrame:
 def build_attacks(models: pd.DataFrame, images: int = 2) -> pd.DataFrame:
     draw = np.random.default_rng(9)
     rows = [
-        (model, image, radius, "apgd", *draw.uniform(1, 9, 1), *draw.uniform(0, 1, 4))
+        (model, image, radius, "apgd", *draw.uniform(1, 9, 1), *draw.uniform(0, 1, 5))
         for model in models[names.MODEL]
         for image in range(images)
         for radius in RADII

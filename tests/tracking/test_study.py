@@ -249,7 +249,7 @@ def test_evaluate_with_both_plugins_logs_metrics_and_artifacts(models):
         (["study", "--reproduction-errors", "typo"], "reproduction_errors"),
         (["train", "--encoder-std", "1,2"], "encoder_std must be a single value"),
         (["lipschitz", "models:/x/1", "--methods", "magic"], "methods must be one of"),
-        (["attack", "models:/x/1", "--method", "magic"], "method must be one of"),
+        (["attack", "models:/x/1", "--methods", "magic"], "methods must be one of"),
         (["report", "x", "--output", "y", "--experiment"], ""),
     ],
 )
