@@ -69,6 +69,8 @@ def collect(source: Path, target: Path) -> None:
     models.to_csv(target / names.FILE_MODELS, index=False)
     results.bounds.to_csv(target / names.FILE_BOUNDS, index=False)
     results.attacks.to_csv(target / names.FILE_ATTACKS, index=False)
+    if not results.margins.empty:
+        results.margins.to_csv(target / names.FILE_MARGINS, index=False)
 
 
 def render() -> str:

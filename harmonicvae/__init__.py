@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harmonicvae.datasets import load_celeba, load_cifar10, load_sinc
     from harmonicvae.exceptions import HarmonicVAEError
     from harmonicvae.lipschitz import bound, bracket
+    from harmonicvae.margins import margin, robustness_probability
     from harmonicvae.models import HarmonicVAE, load_estimator, save_estimator
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
@@ -35,6 +36,8 @@ _LOCATIONS = {
     "load_estimator": "harmonicvae.models",
     "load_model": "harmonicvae.tracking.registry",
     "load_sinc": "harmonicvae.datasets",
+    "margin": "harmonicvae.margins",
+    "robustness_probability": "harmonicvae.margins",
     "save_estimator": "harmonicvae.models",
     "write_report": "harmonicvae.report",
 }
@@ -54,6 +57,8 @@ __all__ = [
     "load_estimator",
     "load_model",
     "load_sinc",
+    "margin",
+    "robustness_probability",
     "save_estimator",
     "write_report",
 ]

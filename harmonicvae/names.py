@@ -146,6 +146,8 @@ FIRST_ORDER_MARGIN = "first_order_margin_l2"
 ROBUSTNESS = "robustness_probability_l2"
 #: Beginnings of the columns that are metrics too.
 MARGIN_COLUMNS = (CERTIFIED_MARGIN, FIRST_ORDER_MARGIN, ROBUSTNESS)
+#: Ends of the columns with the limits of an interval, which are not.
+LIMITS = ("_lower", "_upper")
 
 
 def robustness_column(radius: float) -> str:

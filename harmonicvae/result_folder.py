@@ -20,6 +20,7 @@ FILES = (
     names.FILE_HISTORY,
     names.FILE_BOUNDS,
     names.FILE_ATTACKS,
+    names.FILE_MARGINS,
     names.FILE_LOAD,
     names.FILE_REPORT,
 )

@@ -42,7 +42,7 @@ class Results:
         study.json: what was run, where, and what failed.
     models : DataFrame
         models.csv: one row a model.
-    history, bounds, attacks, load : DataFrame
+    history, bounds, attacks, margins, load : DataFrame
         The optional tables; without columns where the file is missing or unreadable.
     problems : dict
         File name to the reason why its table is empty.
@@ -54,6 +54,7 @@ class Results:
     history: pd.DataFrame
     bounds: pd.DataFrame
     attacks: pd.DataFrame
+    margins: pd.DataFrame
     load: pd.DataFrame
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -104,7 +105,7 @@ def load_results(folder: str | Path) -> Results:
     ----------
     folder : str or Path
         Folder with study.json, models.csv and, optional, history.csv,
-        bounds.csv, attacks.csv, load.csv and arrays/<model>.npz.
+        bounds.csv, attacks.csv, margins.csv, load.csv and arrays/<model>.npz.
 
     Returns
     -------
@@ -126,6 +127,7 @@ def load_results(folder: str | Path) -> Results:
         history=_read_optional(folder / names.FILE_HISTORY, problems),
         bounds=_read_optional(folder / names.FILE_BOUNDS, problems),
         attacks=_read_optional(folder / names.FILE_ATTACKS, problems),
+        margins=_read_optional(folder / names.FILE_MARGINS, problems),
         load=_read_optional(folder / names.FILE_LOAD, problems),
         problems=problems,
     )

@@ -7,7 +7,14 @@ import pandas as pd
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report import figures, markup, tables
+from harmonicvae.report.configurations import (
+    all_configurations,
+    configuration_label,
+    select_models,
+    study_columns,
+)
 from harmonicvae.report.drawing import has_values
+from harmonicvae.report.margin_tables import margin_table
 from harmonicvae.report.samples import attack_parts, reconstruction_parts
 from harmonicvae.report.summary import (
     attacked_rows,
@@ -37,6 +44,7 @@ def build_sections(writer: Writer) -> dict[str, str]:
         "Reconstructions": reconstruction_parts,
         "Lipschitz constants": _lipschitz,
         "Attacks": _attacks,
+        "Margins": _margins,
         "Collapse": _collapse,
         "Machine load": _load,
         "Definitions": lambda writer: definition_parts(writer.results),
@@ -169,7 +177,45 @@ def _attacks(writer: Writer) -> Iterator[str]:
             "Table 4's values are of one image and a model with σ = 1.0; the reproduction's "
             "follows the formula mean(log|a−b| / log|a|), which is no likelihood."
         )
+    yield writer.figure(
+        "damage",
+        lambda: figures.plot_damage(_by_configuration(results.attacks, results.models)),
+        "Damage over the radius of the attack, one line a configuration",
+        "Mean over the images of all models of a configuration.",
+        wide=True,
+    )
     yield from attack_parts(writer)
+
+
+def _by_configuration(attacks: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Return the strongest attack on every image, with its configuration as the method."""
+    keys = [names.MODEL, names.IMAGE, names.RADIUS]
+    strongest = attacks.sort_values(names.DAMAGE).drop_duplicates(keys, keep="last")
+    parts = [
+        strongest[strongest[names.MODEL].isin(select_models(models, pair)[names.MODEL])].assign(
+            method=configuration_label(pair)
+        )
+        for pair in all_configurations(study_columns(models))
+    ]
+    return pd.concat(parts)
+
+
+def _margins(writer: Writer) -> Iterator[str]:
+    results = writer.results
+    if names.FILE_MARGINS in results.problems:
+        return
+    try:
+        table = margin_table(results.margins, results.models)
+    except InputError as error:
+        yield markup.paragraph(f"No margins: {error}", "note")
+        return
+    yield markup.paragraph(
+        "A reconstruction is r-robust within R if P(‖g(z′) − g(z)‖₂ ≤ r) > ½ for every ‖δ‖₂ < R, "
+        "z and z′ the codes of x and x + δ; r is a multiple of ‖g(p(x))‖₂ of each image. Certified "
+        "margins follow from certified Lipschitz bounds; the first-order margin is an estimate; "
+        "the robustness is simulated at the perturbations that the attacks found."
+    )
+    yield writer.table("margins", table, "Margins, mean ± sd over models", row_headers=3)
 
 
 def _collapse(writer: Writer) -> Iterator[str]:

@@ -29,8 +29,6 @@ from harmonicvae.tracking.model_margins import ModelMargins
 
 #: Objectives that need nothing but the model.
 OBJECTIVE_CHOICES = tuple(name for name, item in OBJECTIVES.items() if "target" not in item.needs)
-#: Ends of the columns with the limits of an interval, which are no metrics.
-_LIMITS = ("_lower", "_upper")
 #: Thresholds of the success rate: this many, evenly spaced up to the largest damage.
 _THRESHOLDS = 41
 
@@ -250,7 +248,7 @@ def _margin_metrics(margins: pd.DataFrame) -> dict[str, float]:
     for share in map(float, margins[names.RELATIVE_R].unique()):
         part = margins[margins[names.RELATIVE_R] == share]
         for column in part.columns:
-            if column.startswith(names.MARGIN_COLUMNS) and not column.endswith(_LIMITS):
+            if column.startswith(names.MARGIN_COLUMNS) and not column.endswith(names.LIMITS):
                 metrics[names.margin_metric(column, share)] = float(part[column].mean())
     return metrics
 

@@ -208,6 +208,7 @@ def write_results(
         names.FILE_HISTORY: build_history(default),
         names.FILE_BOUNDS: build_bounds(default),
         names.FILE_ATTACKS: build_attacks(default),
+        names.FILE_MARGINS: build_margins(default),
         names.FILE_LOAD: build_load(),
     }
     contents |= {f"{key}.csv": value for key, value in tables.items()}
@@ -222,3 +223,24 @@ def write_results(
     entries = build_study(dataset, image_shape, seeds) | (study or {})
     (folder / names.FILE_STUDY).write_text(json.dumps(entries), encoding="utf-8")
     return folder
+
+
+def build_margins(models: pd.DataFrame, images: int = 3) -> pd.DataFrame:
+    draw = np.random.default_rng(10)
+    columns = [
+        names.MODEL,
+        names.IMAGE,
+        names.RELATIVE_R,
+        "r",
+        "status",
+        names.CERTIFIED_MARGIN,
+        names.FIRST_ORDER_MARGIN,
+        *(names.robustness_column(radius) for radius in RADII),
+    ]
+    rows = [
+        (model, image, share, 9 * share, "certified", *draw.uniform(0, 1, 2 + len(RADII)))
+        for model in models[names.MODEL]
+        for image in range(images)
+        for share in (0.5, 1.0)
+    ]
+    return pd.DataFrame(rows, columns=columns)
