@@ -200,6 +200,9 @@ class AttackResult(Record):
         Norm of each perturbation, ≤ radius.
     box_violation : float
         Largest distance of x+δ outside the pixel box; 0 where a box is given.
+    precision : mapping
+        "unit_roundoff" of the evaluation, "largest_input" and "largest_code" (ℓ2 norms): what
+        the rounding error of a damage depends on.
     restarts, steps, gradient_evaluations : int
         Budget used; gradient evaluations are counted per input.
     best_restart, best_step : ndarray of shape (n,)
@@ -221,6 +224,7 @@ class AttackResult(Record):
     attacked_decoding: np.ndarray = field(repr=False)
     radius_used: np.ndarray = field(repr=False)
     box_violation: float
+    precision: Mapping[str, float] = field(repr=False)
     restarts: int
     steps: int
     gradient_evaluations: int

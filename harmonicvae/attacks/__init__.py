@@ -142,7 +142,7 @@ def attack(
     >>> result.damage.round(6)
     array([0.5, 0.5])
     """
-    if method not in ATTACKS:
+    if not isinstance(method, str) or method not in ATTACKS:
         raise InputError(f"method must be one of {sorted(ATTACKS)}, got {method!r}")
     try:
         chosen = ATTACKS[method](**options)

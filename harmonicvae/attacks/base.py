@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from torch import Tensor
 
-from harmonicvae.attacks.checks import audit, check_damage
+from harmonicvae.attacks.checks import audit, check_bounds, check_damage
 from harmonicvae.attacks.frozen import freeze
 from harmonicvae.attacks.inputs import (
     check_box,
@@ -133,7 +133,8 @@ class Attack(abc.ABC):
         float64 arithmetic, and value and damage belong to that δ, evaluated in float64
         (with a warning where the callables refuse it).  The value is a lower bound on the
         largest one, and never below 0.  The method runs in the dtype of the
-        parameters, or in float64 where the ball is smaller than 10⁻⁴ of the input.
+        parameters, or in float64 for inputs whose size, or whose decoding's, is so large
+        beside the ball or its effect that float32 differences would be rounding.
         Memory is O(``max_batch``·d) beside the result.
         """
         started = time.perf_counter()
@@ -144,6 +145,8 @@ class Attack(abc.ABC):
         radii = check_radii(radius)
         seeds = seeds_from(random_state, len(inputs))
         goal = as_objective(objective)
+        if bounds is not None:
+            bounds = check_bounds(bounds)
         pair = freeze(encode, decode, inputs, goal.deviation)
         judge = Judge(pair, inputs, goal, norm, limits, self.max_batch)
         results = []
@@ -161,15 +164,15 @@ class Attack(abc.ABC):
         verdict = judge.nothing()
         if radius == 0:
             return verdict
-        images = max(1, self.max_batch // max(1, self.restarts))
-        for start in range(0, len(judge.x), images):
-            block = slice(start, start + images)
-            problem = judge.problem(block, radius, seeds[block])
-            candidates = self._perturb(problem)
-            judge.judge(verdict, block, candidates, radius)
-            verdict.evaluations += problem.evaluations
-            silent = (problem.largest_gradient == 0).sum().item()
-            verdict.without_gradient += int(silent) if problem.evaluations else 0
+        count = max(1, self.max_batch // max(1, self.restarts))
+        for group, respond in judge.groups(radius, seeds):
+            for images in group.split(count):
+                problem = judge.problem(images, respond, radius, seeds)
+                candidates = self._perturb(problem)
+                judge.judge(verdict, images, candidates, radius)
+                verdict.evaluations += problem.evaluations
+                silent = (problem.largest_gradient == 0).sum().item()
+                verdict.without_gradient += int(silent) if problem.evaluations else 0
         return verdict
 
     def _record(
@@ -189,6 +192,7 @@ class Attack(abc.ABC):
             attacked_decoding=verdict.attacked.numpy(),
             radius_used=row_norm(delta, judge.norm).squeeze(-1).numpy(),
             box_violation=judge.violation(delta),
+            precision=judge.precision(),
             restarts=max(self.restarts, verdict.restarts) if verdict.restarts else 0,
             steps=self.steps if verdict.restarts else 0,
             gradient_evaluations=-(-verdict.evaluations // len(delta)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,8 @@ from harmonicvae.records import AttackResult, Bound
 
 #: Relative rise of the value over the last tenth of the steps that calls for more steps.
 _LATE_GAIN = 1e-3
-#: Rounding error of a damage in float64, relative to the size of the decodings.
-_ROUNDING = 1e-12
+#: Rounding errors of a damage, in unit roundoffs of the sizes that are rounded.
+_ROUNDINGS = 8192
 
 
 def audit(verdict: Verdict, steps: int) -> list[str]:
@@ -72,10 +73,10 @@ def check_damage(result: AttackResult, encoder_bound: Bound, decoder_bound: Boun
     Raises
     ------
     InputError
-        If a bound is a lower one.
+        If one is no record of a bound, or a lower one.
     SoundnessError
         If both bounds are certified and global and a damage exceeds a·b·C by more than the
-        rounding of the damage: a bound is wrong, or belongs to another model.
+        rounding of inputs, codes and decodings: a bound is wrong, or belongs to another model.
 
     Examples
     --------
@@ -87,18 +88,55 @@ def check_damage(result: AttackResult, encoder_bound: Bound, decoder_bound: Boun
     >>> check_damage(result, two, two).round(6)
     array([1.])
     """
-    both = (encoder_bound, decoder_bound)
-    for record in both:
-        if record.kind == "lower":
-            raise InputError(f"the bounds must be upper bounds, got a lower one: {record!r}")
+    both = check_bounds((encoder_bound, decoder_bound))
+    b, a = encoder_bound.value, decoder_bound.value
     scale = math.sqrt(result.perturbation.shape[1]) if result.norm == "linf" else 1.0
     shown = (result.decoding, result.attacked_decoding)
-    sizes = sum(np.linalg.norm(decoding, axis=1) for decoding in shown)
+    size = sum(float(np.linalg.norm(decoding, axis=1).max(initial=0.0)) for decoding in shown)
+    rounded = (
+        size + a * result.precision["largest_code"] + a * b * result.precision["largest_input"]
+    )
+    rounding = _ROUNDINGS * result.precision["unit_roundoff"] * rounded
     return damage_bound_ratio(
         result.damage,
-        encoder_bound.value,
-        decoder_bound.value,
+        b,
+        a,
         result.radius * scale,
-        certified=all(r.status == "certified" and r.scope == "global" for r in both),
-        rounding=_ROUNDING * float(np.max(sizes, initial=0.0)),
+        certified=math.isfinite(rounding) and all(map(_is_certified, both)),
+        rounding=rounding if math.isfinite(rounding) else 0.0,
     )
+
+
+def check_bounds(bounds: Any) -> tuple[Bound, Bound]:
+    """Refuse what is no pair of upper bounds.
+
+    Parameters
+    ----------
+    bounds : (Bound, Bound)
+        Of encoder mean and decoder.
+
+    Returns
+    -------
+    (Bound, Bound)
+
+    Raises
+    ------
+    InputError
+        If it is no pair of records, or one is a lower bound.
+    """
+    pair = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(record, Bound) for record in pair):
+        raise InputError(
+            "bounds must be a pair of Bound records (encoder, decoder), as from "
+            f"harmonicvae.bound, got {type(bounds).__name__}"
+        )
+    for record in pair:
+        if record.kind == "lower":
+            raise InputError(f"bounds must be upper bounds, got a lower one: {record!r}")
+    return pair
+
+
+def _is_certified(record: Bound) -> bool:
+    """Return whether a record proves a bound for all inputs in the ℓ2 norm."""
+    proved = record.kind == "upper" and record.status == "certified"
+    return proved and record.scope == "global" and record.norm == "l2"

@@ -53,11 +53,19 @@ class Responder:
         """Return g(code), flattened to one row per code."""
         return _checked(self.decode(code), "decode", len(code)).reshape(len(code), -1)
 
-    def spread(self, points: Tensor) -> Tensor:
-        """Return σ at the points, a number or one row per point."""
-        if callable(self.deviation):
-            return _checked(self.deviation(points), "encode_std", len(points))
-        return torch.as_tensor(self.deviation, dtype=self.dtype, device=self.device)
+    def spread(self, points: Tensor, code: Tensor) -> Tensor:
+        """Return σ at the points: a number, or what has the shape of the code or one column."""
+        if not callable(self.deviation):
+            return torch.as_tensor(self.deviation, dtype=self.dtype, device=self.device)
+        found = _checked(self.deviation(points), "encode_std", len(points))
+        if found.shape == code.shape:
+            return found
+        if found.shape == (len(code), 1):
+            return found.reshape(len(code), *[1] * (code.ndim - 1))
+        raise InputError(
+            f"encode_std must return one number a code unit, of shape {tuple(code.shape)}, "
+            f"got {tuple(found.shape)}"
+        )
 
 
 def _checked(output: object, name: str, rows: int) -> Tensor:
@@ -84,12 +92,15 @@ class FrozenPair:
         In the modules' dtype (half precisions are raised to float32).
     exact : Responder
         In float64; equal to ``search`` where the callables refuse float64.
+    fine : Responder
+        Another copy as ``exact``, to search with where float32 is too coarse.
     notes : tuple of str
         What the caller should know, e.g. modules that were in train mode.
     """
 
     search: Responder
     exact: Responder
+    fine: Responder
     notes: tuple[str, ...]
 
 
@@ -156,7 +167,9 @@ def freeze(
             f"the callables refuse float64, damage was evaluated in {kind} ({refusal}); "
             "pass modules, or functions that follow the dtype of their input"
         )
-    return FrozenPair(search=search, exact=exact or search, notes=tuple(notes))
+    judging = exact or functions.responder(search.dtype, search.device)
+    fine = functions.responder(judging.dtype, judging.device)
+    return FrozenPair(search=search, exact=judging, fine=fine, notes=tuple(notes))
 
 
 def _owner(function: object) -> nn.Module | None:
@@ -210,7 +223,7 @@ def _attempt(
             first = x[:1].to(device, dtype)
             output = responder(first)
             if callable(responder.deviation):
-                _check_spread(responder.spread(first), responder.code(first))
+                responder.spread(first, responder.code(first))
     except InputError:
         raise
     except _REFUSALS as error:
@@ -218,17 +231,6 @@ def _attempt(
     if output.dtype != dtype:
         return None, f"they return {str(output.dtype).removeprefix('torch.')}"
     return responder, ""
-
-
-def _check_spread(spread: Tensor, code: Tensor) -> None:
-    """Refuse standard deviations that do not belong to the code."""
-    if spread.shape[-1] not in (1, code.shape[-1]):
-        raise InputError(
-            f"encode_std must return one number a code unit ({code.shape[-1]}), "
-            f"got shape {tuple(spread.shape)}"
-        )
-    if not bool((spread >= 0).all()):
-        raise InputError("encode_std must return numbers >= 0; for a log variance pass its std")
 
 
 def _search(functions: _Functions, x: Tensor) -> Responder:

@@ -5,6 +5,7 @@ Everything here is apart from what a method can reach: inputs, models and box ar
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,10 @@ from harmonicvae.attacks.frozen import FrozenPair, Responder
 from harmonicvae.attacks.objectives import Objective
 from harmonicvae.attacks.problem import Candidates, Problem
 from harmonicvae.attacks.projections import Box, make_feasible
-from harmonicvae.exceptions import SolverError
+from harmonicvae.exceptions import InputError, SolverError
 
-#: Below this ratio of ball to input size, float32 differences are mostly rounding.
-_SMALL_BALL = 1e-4
+#: Below this ratio of ball to input size, or of damage to the decoding's, float32 is too coarse.
+_SMALL_BALL, _SMALL_DAMAGE = 1e-4, 1e-3
 
 
 @dataclass
@@ -51,10 +52,12 @@ class Judge:
     ) -> None:
         self.pair = pair
         self.x = x
-        self.objective = objective
+        self.objective = copy.deepcopy(objective)
         self.norm = norm
         self.box = box
         self.max_batch = max_batch
+        if objective.deviation is not None:
+            self._check_spread()
         self.clean, features = self._respond(x)
         if not bool(torch.isfinite(self.clean).all()):
             broken = int((~torch.isfinite(self.clean).all(dim=1)).sum())
@@ -63,7 +66,7 @@ class Judge:
                 "check the weights and the scale of x"
             )
         objective.check(x, self.clean.shape[1])
-        self.reference = objective.reference(features, slice(None))
+        self.reference = objective.reference(features, torch.arange(len(x)))
         if not bool(torch.isfinite(self.reference).all()):
             raise SolverError(f"the objective {objective.name!r} is not finite for clean inputs")
 
@@ -79,10 +82,33 @@ class Judge:
             late_gain=torch.zeros(count, dtype=torch.float64),
         )
 
-    def problem(self, block: slice, radius: float, seeds: Sequence[int]) -> Problem:
+    def groups(self, radius: float, seeds: Sequence[int]) -> list[tuple[Tensor, Responder]]:
+        """Return the inputs to search in each precision, and the pair to search with.
+
+        float64 where the ball is small beside the input, or a random perturbation changes the
+        decoding so little that differences in float32 would be mostly rounding. Every input
+        is looked at alone.
+        """
+        extent = radius * (self.x.shape[1] ** 0.5 if self.norm == "linf" else 1.0)
+        sizes = torch.linalg.vector_norm(self.x, dim=1).clamp_min(1.0)
+        draws = [
+            torch.randn(self.x.shape[1], generator=torch.Generator().manual_seed(seed)).double()
+            for seed in seeds
+        ]
+        noise = torch.stack(draws)
+        noise *= extent / torch.linalg.vector_norm(noise, dim=1, keepdim=True)
+        delta = make_feasible(noise, self.x, radius, self.norm, self.box)
+        moved = torch.linalg.vector_norm(self._respond(self.x + delta)[0] - self.clean, dim=1)
+        shown = torch.linalg.vector_norm(self.clean, dim=1)
+        small = (extent < _SMALL_BALL * sizes) | ~(moved >= _SMALL_DAMAGE * shown)
+        both = ((small, self.pair.fine), (~small, self.pair.search))
+        return [(torch.nonzero(chosen)[:, 0], respond) for chosen, respond in both if chosen.any()]
+
+    def problem(
+        self, images: Tensor, respond: Responder, radius: float, seeds: Sequence[int]
+    ) -> Problem:
         """Return the problem of some inputs, on tensors of its own."""
-        respond = self._searcher(radius)
-        x = self.x[block].to(respond.device, respond.dtype, copy=True)
+        x = self.x[images].to(respond.device, respond.dtype, copy=True)
         limits = None
         if self.box is not None:
             low, high = (end.to(x) for end in self.box)
@@ -94,34 +120,29 @@ class Judge:
             norm=self.norm,
             limits=limits,
             max_batch=self.max_batch,
-            seeds=seeds,
-            objective=self.objective,
-            images=block,
+            seeds=[seeds[i] for i in images.tolist()],
+            objective=copy.deepcopy(self.objective),
+            images=images.clone(),
         )
 
-    def _searcher(self, radius: float) -> Responder:
-        """Return the pair to search with: float64 where float32 cannot resolve the ball."""
-        extent = radius * (self.x.shape[1] ** 0.5 if self.norm == "linf" else 1.0)
-        size = float(torch.linalg.vector_norm(self.x, dim=1).median().clamp_min(1.0))
-        return self.pair.exact if extent < _SMALL_BALL * size else self.pair.search
-
-    def judge(self, verdict: Verdict, block: slice, candidates: Candidates, radius: float) -> None:
+    def judge(
+        self, verdict: Verdict, images: Tensor, candidates: Candidates, radius: float
+    ) -> None:
         """Project and evaluate every proposal in float64, and keep the best of each input."""
-        _check_candidates(candidates, self.x[block])
+        x = self.x[images]
+        _check_candidates(candidates, x)
         proposals = candidates.perturbation.detach().cpu().double()
         steps = candidates.step.cpu()
         gain = candidates.late_gain
         gains = torch.full(steps.shape, torch.inf) if gain is None else gain.cpu().double()
-        x = self.x[block]
-        images = torch.arange(len(self.x))[block]
         verdict.restarts = max(verdict.restarts, proposals.shape[1])
         for restart in range(proposals.shape[1]):
             verdict.not_finite += int((~torch.isfinite(proposals[:, restart]).all(dim=1)).sum())
             delta = make_feasible(proposals[:, restart], x, radius, self.norm, self.box)
             attacked, features = self._respond(x + delta)
-            value = self.objective.value(features, self.reference[block])
+            value = self.objective.value(features, self.reference[images])
             value = value.nan_to_num(nan=-1.0, posinf=-1.0)
-            better = (value > verdict.value[block]) & torch.isfinite(attacked).all(dim=1)
+            better = (value > verdict.value[images]) & torch.isfinite(attacked).all(dim=1)
             chosen = images[better]
             verdict.perturbation[chosen] = delta[better]
             verdict.value[chosen] = value[better]
@@ -141,6 +162,34 @@ class Judge:
     def damage(self, verdict: Verdict) -> Tensor:
         """Return ‖g(p(x+δ)) − g(p(x))‖₂ of every input, whatever was maximised."""
         return torch.linalg.vector_norm(verdict.attacked - self.clean, dim=1)
+
+    def precision(self) -> dict[str, float]:
+        """Return what the rounding error of a damage depends on."""
+        exact, size = self.pair.exact, 0.0
+        with torch.no_grad():
+            for part in self.x.split(self.max_batch):
+                code = exact.code(part.to(exact.device, exact.dtype)).reshape(len(part), -1)
+                size = max(size, float(torch.linalg.vector_norm(code, dim=1).max()))
+        return {
+            "unit_roundoff": torch.finfo(exact.dtype).eps / 2,
+            "largest_input": float(torch.linalg.vector_norm(self.x, dim=1).max()),
+            "largest_code": size,
+        }
+
+    def _check_spread(self) -> None:
+        """Refuse encoder standard deviations that are no numbers > 0, or ≥ 0 where 0 will do."""
+        exact = self.pair.exact
+        with torch.no_grad():
+            for part in self.x.split(self.max_batch):
+                rows = part.to(exact.device, exact.dtype)
+                spread = exact.spread(rows, exact.code(rows))
+                positive = self.objective.positive_deviation
+                wrong = ~(spread > 0) if positive else ~(spread >= 0)
+                if bool(wrong.any()):
+                    raise InputError(
+                        f"encode_std must be {'> 0' if positive else '>= 0'} for every input, "
+                        f"got {float(spread[wrong].flatten()[0]):g}"
+                    )
 
     def _respond(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return g(p(points)) and features as float64 on the CPU, ``max_batch`` rows at a time."""

@@ -39,6 +39,8 @@ class Objective(ABC):
     flat_at_zero: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ()
     compares_decodings: ClassVar[bool] = False
+    #: True if an encoder standard deviation of 0 has no meaning.
+    positive_deviation: ClassVar[bool] = False
 
     @property
     def deviation(self) -> Deviation | None:
@@ -49,14 +51,14 @@ class Objective(ABC):
     def features(self, respond: Responder, points: Tensor) -> Tensor:
         """Return what is compared, (rows, m), differentiable, of points of shape (rows, d)."""
 
-    def reference(self, features: Tensor, images: slice) -> Tensor:
+    def reference(self, features: Tensor, images: Tensor) -> Tensor:
         """Return what the features of perturbed inputs are compared with, one row an input.
 
         Parameters
         ----------
         features : Tensor of shape (n, m)
             Features of the clean inputs ``images``.
-        images : slice
+        images : int64 Tensor of shape (n,)
             Which of all attacked inputs these are.
         """
         return features
@@ -119,7 +121,7 @@ class StochasticDamage(Damage):
     -----
     In output units. With common noise the gradients are those of the mean, without further
     sampling error, and for constant σ the bound a·b·C of the damage holds for F too.  Costs
-    ``n_noise`` decodings an evaluation.
+    ``n_noise`` decodings an evaluation, and as many times the memory.
     """
 
     name = "stochastic_damage"
@@ -130,6 +132,8 @@ class StochasticDamage(Damage):
         self.encode_std = _checked_deviation(encode_std)
         check_integer("n_noise", n_noise, 1)
         check_integer("noise_seed", noise_seed, 0)
+        if noise_seed >= 2**63:
+            raise InputError(f"noise_seed must be < 2**63, got {noise_seed!r}")
         self.n_noise = n_noise
         self.noise_seed = noise_seed
 
@@ -140,9 +144,10 @@ class StochasticDamage(Damage):
 
     def features(self, respond: Responder, points: Tensor) -> Tensor:
         """Return all decodings of every point in one row, divided by √n_noise."""
-        code, spread = respond.code(points), respond.spread(points)
+        code = respond.code(points)
+        spread = respond.spread(points, code)
         generator = torch.Generator().manual_seed(self.noise_seed)
-        shape = (self.n_noise, 1, code.shape[-1])
+        shape = (self.n_noise, 1, *code.shape[1:])
         noise = torch.randn(shape, generator=generator, dtype=torch.float64).to(code)
         drawn = (code + spread * noise).flatten(0, 1)
         decoded = respond.decoding(drawn).unflatten(0, (self.n_noise, len(points)))
@@ -169,6 +174,7 @@ class LatentDivergence(Objective):
     """
 
     name = "latent"
+    positive_deviation = True
     needs = ("encode_std",)
 
     def __init__(self, encode_std: Deviation) -> None:
@@ -184,25 +190,34 @@ class LatentDivergence(Objective):
     def features(self, respond: Responder, points: Tensor) -> Tensor:
         """Return mean and logarithm of the standard deviation of the code."""
         code = respond.code(points)
-        return torch.cat([code, respond.spread(points).expand_as(code).log()], dim=-1)
+        spread = respond.spread(points, code).expand_as(code)
+        both = (code.reshape(len(code), -1), spread.log().reshape(len(code), -1))
+        return torch.cat(both, dim=-1)
 
     def value(self, features: Tensor, reference: Tensor) -> Tensor:
         """Return the divergence."""
-        moved, shrunk, ratio = self._parts(features, reference)
-        return 0.5 * (moved.square() + ratio - 1.0 - 2.0 * shrunk).sum(dim=-1).clamp_min(0.0)
+        moved, shrunk = self._parts(features, reference)
+        return 0.5 * (moved.square() + _exponential_remainder(2.0 * shrunk)).sum(dim=-1)
 
     def ascent(self, features: Tensor, reference: Tensor) -> Tensor:
         """Return the gradient of F."""
-        moved, _, ratio = self._parts(features, reference)
+        moved, shrunk = self._parts(features, reference)
         spread = reference.chunk(2, dim=-1)[1].exp()
-        return torch.cat([moved / spread, ratio - 1.0], dim=-1)
+        return torch.cat([moved / spread, torch.expm1(2.0 * shrunk)], dim=-1)
 
-    def _parts(self, features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (μ′ − μ)/σ, log(σ′/σ) and (σ′/σ)²."""
+    def _parts(self, features: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (μ′ − μ)/σ and log(σ′/σ)."""
         mean, log_spread = features.chunk(2, dim=-1)
         clean, clean_log = reference.chunk(2, dim=-1)
-        shrunk = log_spread - clean_log
-        return (mean - clean) / clean_log.exp(), shrunk, (2.0 * shrunk).exp()
+        return (mean - clean) / clean_log.exp(), log_spread - clean_log
+
+
+def _exponential_remainder(u: Tensor) -> Tensor:
+    """Return eᵘ − 1 − u ≥ 0 without cancellation, by its series near 0."""
+    series = torch.zeros_like(u)
+    for k in range(12, 1, -1):  # u²/2!·(1 + u/3·(1 + u/4·(…)))
+        series = u / k * (1.0 + series) if k > 2 else 0.5 * u.square() * (1.0 + series)
+    return torch.where(u.abs() < 0.5, series, torch.expm1(u) - u)
 
 
 class TargetedDecoding(Objective):
@@ -225,10 +240,12 @@ class TargetedDecoding(Objective):
 
     def __init__(self, target: Any) -> None:
         try:
-            plain = target.detach().cpu().numpy() if isinstance(target, Tensor) else target
+            plain = target.detach().cpu().double().numpy() if _is_real(target) else target
+            if np.iscomplexobj(plain):
+                raise TypeError("complex")
             values = np.array(plain, dtype=np.float64)
         except (TypeError, ValueError) as error:
-            raise InputError(f"target must be numeric, got {type(target).__name__}") from error
+            raise InputError(f"target must be real, got {type(target).__name__}") from error
         if values.ndim not in (1, 2) or not np.isfinite(values).all():
             raise InputError(
                 f"target must be finite and of shape (m,) or (n, m), got shape {values.shape}"
@@ -247,7 +264,7 @@ class TargetedDecoding(Objective):
         """Return g(p(points))."""
         return respond(points)
 
-    def reference(self, features: Tensor, images: slice) -> Tensor:
+    def reference(self, features: Tensor, images: Tensor) -> Tensor:
         """Return clean decodings and targets side by side."""
         target = (self.target if self.target.ndim == 1 else self.target[images]).to(features)
         return torch.cat([features, target.expand_as(features)], dim=-1)
@@ -261,6 +278,11 @@ class TargetedDecoding(Objective):
     def ascent(self, features: Tensor, reference: Tensor) -> Tensor:
         """Return the gradient of minus half the squared distance to the target."""
         return reference.chunk(2, dim=-1)[1] - features
+
+
+def _is_real(value: Any) -> bool:
+    """Return whether a value is a tensor of real numbers."""
+    return isinstance(value, Tensor) and not value.is_complex()
 
 
 def _checked_deviation(value: Any) -> Deviation:
@@ -310,7 +332,7 @@ def as_objective(
         if given:
             raise InputError(f"{sorted(given)} must be given to the objective itself")
         return objective
-    if objective not in OBJECTIVES:
+    if not isinstance(objective, str) or objective not in OBJECTIVES:
         raise InputError(f"objective must be one of {sorted(OBJECTIVES)}, got {objective!r}")
     needs = OBJECTIVES[objective].needs
     if tuple(given) != needs:

@@ -48,7 +48,8 @@ class BestOnPaths:
     @property
     def late_gain(self) -> Tensor:
         """Relative rise of the value over the last tenth of the steps, (n, r)."""
-        return (self.value / self._before - 1).nan_to_num(nan=0.0)
+        gain = (self.value - self._before) / self.value.abs()
+        return gain.nan_to_num(nan=0.0, posinf=0.0)
 
     def candidates(self) -> Candidates:
         """Return the best points as a method's proposals."""

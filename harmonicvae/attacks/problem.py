@@ -58,8 +58,8 @@ class Problem:
         One seed for each input; an input's draws do not depend on the other inputs.
     objective : Objective, default=Damage()
         F.
-    images : slice, default=slice(None)
-        Which of all attacked inputs ``x`` holds.
+    images : int64 Tensor of shape (n,) or None, default=None
+        Which of all attacked inputs ``x`` holds; None: the first n.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Problem:
         max_batch: int = 512,
         seeds: Sequence[int] = (),
         objective: Objective | None = None,
-        images: slice = slice(None),
+        images: Tensor | None = None,
     ) -> None:
         self.respond = respond
         self.objective = objective or Damage()
@@ -95,7 +95,8 @@ class Problem:
         zero = torch.zeros_like(x)[:, None]
         with torch.no_grad():
             clean = [self._features(self._points(zero, *block)) for block in self._blocks(1)]
-            self.reference = self.objective.reference(torch.cat(clean), images)[:, None]
+            numbers = torch.arange(len(x)) if images is None else images
+            self.reference = self.objective.reference(torch.cat(clean), numbers)[:, None]
 
     def _blocks(self, restarts: int) -> Iterator[tuple[slice, slice]]:
         """Yield slices over images and restarts of at most ``max_batch`` rows."""
@@ -184,19 +185,20 @@ class Problem:
         return self.radius * self.steepest(self.normal(count))
 
     def value(self, delta: Tensor) -> Tensor:
-        """Return F(δ), shape (n, r), of an (n, r, d) tensor; 0 where it is not finite."""
+        """Return F(δ), shape (n, r), of an (n, r, d) tensor; −∞ where it is not finite."""
         value = delta.new_empty(delta.shape[:2])
         with torch.no_grad():
             for images, restarts in self._blocks(delta.shape[1]):
                 features = self._features(self._points(delta, images, restarts))
                 value[images, restarts] = self.objective.value(*self._pair(features, images))
-        return value.nan_to_num(nan=0.0, posinf=0.0)
+        return _worst_where_not_finite(value)
 
     def value_and_gradient(self, delta: Tensor) -> tuple[Tensor, Tensor]:
         """Return F(δ), shape (n, r), and the gradient of its ascent, shape (n, r, d).
 
         The ascent is an increasing function of F with a gradient where F = 0: ½F² for the
-        damage.  One forward and one backward pass over n·r rows; not finite values become 0.
+        damage.  One forward and one backward pass over n·r rows; not finite values become −∞, not
+        finite gradients 0.
         """
         value = delta.new_empty(delta.shape[:2])
         gradient = torch.empty_like(delta)
@@ -210,7 +212,7 @@ class Problem:
             gradient[images, restarts] = pulled.view_as(gradient[images, restarts])
         gradient = gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self._count(gradient)
-        return value.nan_to_num(nan=0.0, posinf=0.0), gradient
+        return _worst_where_not_finite(value), gradient
 
     def push(self, direction: Tensor) -> Tensor:
         """Return J·v at δ = 0, shape (n, r, m), of an (n, r, d) tensor."""
@@ -248,6 +250,11 @@ class Problem:
         self.evaluations += gradient.shape[0] * gradient.shape[1]
         largest = torch.linalg.vector_norm(gradient, dim=-1).amax(dim=1)
         self.largest_gradient = torch.maximum(self.largest_gradient, largest)
+
+
+def _worst_where_not_finite(value: Tensor) -> Tensor:
+    """Return values with −∞ for NaN and infinities, so that they are never the best."""
+    return torch.where(torch.isfinite(value), value, -torch.inf)
 
 
 def _join(parts: list[Tensor], like: Tensor) -> Tensor:
