@@ -82,6 +82,10 @@ def render() -> str:
         path = benchmarks / f"{name}.json"
         if path.exists():
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
+    for name, section in (("attack_speed", _attack_speed), ("attacks", _attack_benchmark)):
+        path = benchmarks / f"{name}.json"
+        if path.exists():
+            parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     if (benchmarks / "tightness.csv").exists():
         parts.append(_tightness(pd.read_csv(benchmarks / "tightness.csv")))
     return "\n".join(parts)
@@ -175,6 +179,57 @@ One hidden layer, the same network in one process:
 
 {_markdown(conic)}
 {_unfinished(figures.get("unfinished", []))}"""
+
+
+def _attack_speed(figures: dict[str, Any]) -> str:
+    """Return the section of the default attack's time and memory."""
+    return f"""
+## Speed of the default attack
+
+```sh
+python benchmarks/attack_speed.py MODEL --data-dir DIR --images {figures["images"]} \\
+  --json results/benchmarks/attack_speed.json
+```
+
+`{figures["method"]}` on {figures["images"]} CIFAR10 images and {figures["radii"]} radii (a model of
+the quick preset, σ_enc = {figures["encoder_std"]:g}): {figures["seconds_per_image"]:.2f} s an image
+for both radii ({figures["gradients"]} gradient evaluations an image), peak memory
+{figures["peak_mib"]:.0f} MiB ({figures["before_mib"]:.0f} MiB before the attack),
+{figures["cores"]} cores. The earlier reproduction took 14 hours for one image.
+"""
+
+
+def _attack_benchmark(figures: dict[str, Any]) -> str:
+    """Return the section of the attacks against libraries at equal budgets."""
+    budget = figures["budget"]
+    rows = [
+        {
+            "model": row["case"],
+            "C": f"{row['C']:g}",
+            "method": row["method"],
+            "images": row["images"],
+            "damage / best found": f"{float(row['ratio']):.5f}",
+            "least": f"{float(row['least']):.4f}",
+            "gradients an image": f"{row['gradients']:.0f}",
+            "seconds an image": f"{row['s_image']:.3g}",
+        }
+        for row in figures["cases"]
+    ]
+    return f"""
+## Attacks against libraries
+
+```sh
+python benchmarks/attacks.py --model MODEL … --data-dir DIR --restarts {budget["n_restarts"]} \\
+  --steps {budget["n_steps"]} --json results/benchmarks/attacks.json
+```
+
+The same objective, no pixel box, {budget["n_restarts"] * budget["n_steps"]} gradient evaluations
+an image for every method (SciPy: until it stops, {budget["seconds"]:g} s an image at most), judged
+in one place in float64. "damage / best found": mean over images; the best is that of all methods of
+the run.
+
+{_markdown(rows)}
+"""
 
 
 def _unfinished(cases: list[str]) -> str:

@@ -63,6 +63,11 @@ class Attack(abc.ABC):
         """Steps the method takes from each start."""
         return 0
 
+    @property
+    def rows(self) -> int:
+        """Perturbations held at once for each input; ``max_batch`` over it are attacked at once."""
+        return self.restarts
+
     @abc.abstractmethod
     def _perturb(self, problem: Problem) -> Candidates:
         """Propose perturbations for the inputs of ``problem``; feasibility is checked later."""
@@ -164,7 +169,7 @@ class Attack(abc.ABC):
         verdict = judge.nothing()
         if radius == 0:
             return verdict
-        count = max(1, self.max_batch // max(1, self.restarts))
+        count = max(1, self.max_batch // max(1, self.rows))
         for group, respond in judge.groups(radius, seeds):
             for images in group.split(count):
                 problem = judge.problem(images, respond, radius, seeds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from harmonicvae.attacks.apgd import climb
 from harmonicvae.attacks.base import Attack
@@ -89,6 +90,11 @@ class Portfolio(Attack):
         """Steps of all phases."""
         return self.n_steps + self.n_refinements + _LAST_STEPS
 
+    @property
+    def rows(self) -> int:
+        """Points refined at once for each input; the wide search divides the inputs further."""
+        return min(self.n_refined, self.n_restarts + _POWER_STARTS)
+
     def _check_options(self) -> None:
         super()._check_options()
         check_integer("n_restarts", self.n_restarts, 1)
@@ -99,25 +105,13 @@ class Portfolio(Attack):
         check_integer("n_power", self.n_power, 1)
 
     def _perturb(self, problem: Problem) -> Candidates:
-        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
-        power = power_steps(problem, starts[:, :_POWER_STARTS], _POWER_STEPS)
-        wide = climb(problem, starts, self.n_steps)
-        value = torch.cat([power.value, wide.value], dim=1)
-        point = torch.cat([power.point, wide.point], dim=1)
-        order = value.argsort(dim=1, descending=True, stable=True)[:, : self.n_refined]
-        chosen = point.gather(1, order[..., None].expand(-1, -1, point.shape[-1]))
-        step = torch.cat([power.step, wide.step], dim=1).gather(1, order)
-        refined = refine(problem, chosen, self.n_refinements, first=_SMALL_STEP)
+        parts = [self._wide(part) for part in problem.parts(self.n_restarts)]
+        point, step = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        refined = refine(problem, point, self.n_refinements, first=_SMALL_STEP)
         reached = torch.where(refined.step > 0, self.n_steps + refined.step, step)
         winner = refined.value.argmax(dim=1, keepdim=True)
-        place = winner[..., None].expand(-1, -1, point.shape[-1])
-        last = refine(
-            problem,
-            refined.point.gather(1, place),
-            _LAST_STEPS,
-            _LAST_MEMORY,
-            first=_SMALL_STEP / 10,
-        )
+        start = refined.point.gather(1, winner[..., None].expand(-1, -1, point.shape[-1]))
+        last = refine(problem, start, _LAST_STEPS, _LAST_MEMORY, first=_SMALL_STEP / 10)
         before = reached.gather(1, winner)
         end = torch.where(last.step > 0, self.n_steps + self.n_refinements + last.step, before)
         return Candidates(
@@ -125,3 +119,14 @@ class Portfolio(Attack):
             torch.cat([end, reached], dim=1),
             torch.cat([last.late_gain, refined.late_gain], dim=1),
         )
+
+    def _wide(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Search widely; return the best points of every input and the steps that found them."""
+        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
+        power = power_steps(problem, starts[:, :_POWER_STARTS], _POWER_STEPS)
+        wide = climb(problem, starts, self.n_steps)
+        value = torch.cat([power.value, wide.value], dim=1)
+        point = torch.cat([power.point, wide.point], dim=1)
+        order = value.argsort(dim=1, descending=True, stable=True)[:, : self.n_refined]
+        chosen = point.gather(1, order[..., None].expand(-1, -1, point.shape[-1]))
+        return chosen, torch.cat([power.step, wide.step], dim=1).gather(1, order)

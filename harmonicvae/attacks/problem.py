@@ -6,6 +6,7 @@ of the attacked pair, and evaluated in blocks of at most ``max_batch`` rows.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ class Problem:
         self.norm = norm
         self.limits = limits
         self.max_batch = max_batch
-        self.evaluations = 0
+        self._counts = [0]
         self.largest_gradient = torch.zeros(len(x), dtype=x.dtype, device=x.device)
         self._generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
         zero = torch.zeros_like(x)[:, None]
@@ -97,6 +98,27 @@ class Problem:
             clean = [self._features(self._points(zero, *block)) for block in self._blocks(1)]
             numbers = torch.arange(len(x)) if images is None else images
             self.reference = self.objective.reference(torch.cat(clean), numbers)[:, None]
+
+    @property
+    def evaluations(self) -> int:
+        """Gradient evaluations so far."""
+        return self._counts[0]
+
+    def parts(self, restarts: int) -> Iterator[Problem]:
+        """Yield the problems of a few inputs each, so that their restarts fill one evaluation.
+
+        What they count and see of gradients is counted here too.
+        """
+        count = max(1, self.max_batch // restarts)
+        for start in range(0, len(self.x), count):
+            images = slice(start, start + count)
+            part = copy.copy(self)
+            part.x, part.reference = self.x[images], self.reference[images]
+            part.largest_gradient = self.largest_gradient[images]
+            part._generators = self._generators[images]
+            if self.limits is not None:
+                part.limits = (self.limits[0][images], self.limits[1][images])
+            yield part
 
     def _blocks(self, restarts: int) -> Iterator[tuple[slice, slice]]:
         """Yield slices over images and restarts of at most ``max_batch`` rows."""
@@ -222,7 +244,7 @@ class Problem:
             points = self.x[images, None].expand_as(tangent).flatten(0, 1)
             product = _jvp(self._features, points, tangent.flatten(0, 1))
             parts.append(product.unflatten(0, tangent.shape[:2]))
-        self.evaluations += direction.shape[0] * direction.shape[1]
+        self._counts[0] += direction.shape[0] * direction.shape[1]
         return _join(parts, direction)
 
     def pull(self, cotangent: Tensor) -> Tensor:
@@ -247,9 +269,9 @@ class Problem:
 
     def _count(self, gradient: Tensor) -> None:
         """Add to the budget and to the largest gradient of each input."""
-        self.evaluations += gradient.shape[0] * gradient.shape[1]
+        self._counts[0] += gradient.shape[0] * gradient.shape[1]
         largest = torch.linalg.vector_norm(gradient, dim=-1).amax(dim=1)
-        self.largest_gradient = torch.maximum(self.largest_gradient, largest)
+        torch.maximum(self.largest_gradient, largest, out=self.largest_gradient)
 
 
 def _worst_where_not_finite(value: Tensor) -> Tensor:
