@@ -136,20 +136,31 @@ class Judge:
         gain = candidates.late_gain
         gains = torch.full(steps.shape, torch.inf) if gain is None else gain.cpu().double()
         verdict.restarts = max(verdict.restarts, proposals.shape[1])
-        for restart in range(proposals.shape[1]):
-            verdict.not_finite += int((~torch.isfinite(proposals[:, restart]).all(dim=1)).sum())
-            delta = make_feasible(proposals[:, restart], x, radius, self.norm, self.box)
-            attacked, features = self._respond(x + delta)
-            value = self.objective.value(features, self.reference[images])
-            value = value.nan_to_num(nan=-1.0, posinf=-1.0)
-            better = (value > verdict.value[images]) & torch.isfinite(attacked).all(dim=1)
-            chosen = images[better]
-            verdict.perturbation[chosen] = delta[better]
-            verdict.value[chosen] = value[better]
-            verdict.attacked[chosen] = attacked[better]
-            verdict.restart[chosen] = restart
-            verdict.step[chosen] = steps[better, restart]
-            verdict.late_gain[chosen] = gains[better, restart].double()
+        verdict.not_finite += int((~torch.isfinite(proposals).all(dim=2)).sum())
+        width = max(1, self.max_batch // len(x))
+        for start in range(0, proposals.shape[1], width):
+            part = proposals[:, start : start + width]
+            delta = make_feasible(part, x[:, None], radius, self.norm, self.box)
+            attacked, value = self._evaluate(x[:, None] + delta, images)
+            top, place = value.max(dim=1)
+            better = torch.nonzero(top > verdict.value[images])[:, 0]
+            chosen, restart = images[better], place[better]
+            verdict.perturbation[chosen] = delta[better, restart]
+            verdict.value[chosen] = top[better]
+            verdict.attacked[chosen] = attacked[better, restart]
+            verdict.restart[chosen] = start + restart
+            verdict.step[chosen] = steps[better, start + restart]
+            verdict.late_gain[chosen] = gains[better, start + restart].double()
+
+    def _evaluate(self, points: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decodings and values of (n, r, d) points; −1 for what is not finite."""
+        decodings, features = self._respond(points.flatten(0, 1))
+        decodings, features = (
+            part.unflatten(0, points.shape[:2]) for part in (decodings, features)
+        )
+        value = self.objective.value(features, self.reference[images][:, None])
+        sound = torch.isfinite(value) & torch.isfinite(decodings).all(dim=-1)
+        return decodings, torch.where(sound, value, -1.0)
 
     def violation(self, delta: Tensor) -> float:
         """Return the largest distance of x + δ outside the box."""
