@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harmonicvae.attacks.base import Attack
-from harmonicvae.attacks.inputs import check_integer
+from harmonicvae.attacks.multistart import MultiStart
 from harmonicvae.attacks.paths import BestOnPaths
 from harmonicvae.attacks.problem import Candidates, Problem
-from harmonicvae.attacks.starts import mixed_starts
 
 #: Share of the new direction in a step; the rest is momentum (Croce & Hein, α).
 _MOMENTUM = 0.75
@@ -21,7 +19,7 @@ _MOMENTUM = 0.75
 _RISING = 0.75
 
 
-class APGD(Attack):
+class APGD(MultiStart):
     """Auto-PGD from random points and ± the top singular vectors of the Jacobian.
 
     Parameters
@@ -78,32 +76,10 @@ class APGD(Attack):
         n_power: int = 10,
         max_batch: int = 512,
     ) -> None:
-        super().__init__(max_batch=max_batch)
-        self.n_steps = n_steps
-        self.n_restarts = n_restarts
-        self.n_singular = n_singular
-        self.n_power = n_power
-
-    @property
-    def restarts(self) -> int:
-        """Starts for each input."""
-        return self.n_restarts
-
-    @property
-    def steps(self) -> int:
-        """Steps from each start."""
-        return self.n_steps
-
-    def _check_options(self) -> None:
-        super()._check_options()
-        check_integer("n_steps", self.n_steps, 1)
-        check_integer("n_restarts", self.n_restarts, 1)
-        check_integer("n_singular", self.n_singular, 0)
-        check_integer("n_power", self.n_power, 1)
+        super().__init__(n_steps, n_restarts, n_singular, n_power, max_batch)
 
     def _perturb(self, problem: Problem) -> Candidates:
-        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
-        return climb(problem, starts, self.n_steps).candidates()
+        return climb(problem, self._starts(problem), self.n_steps).candidates()
 
 
 def climb(problem: Problem, starts: Tensor, n_steps: int, size: float = 2.0) -> BestOnPaths:

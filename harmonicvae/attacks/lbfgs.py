@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harmonicvae.attacks.base import Attack
 from harmonicvae.attacks.inputs import check_integer
+from harmonicvae.attacks.multistart import MultiStart
 from harmonicvae.attacks.paths import BestOnPaths
 from harmonicvae.attacks.problem import Candidates, Problem
-from harmonicvae.attacks.starts import mixed_starts
 
 #: First step, in radii.
 _FIRST_STEP = 0.5
@@ -21,7 +20,7 @@ _PATIENCE = 4
 _CURVED = 1e-6
 
 
-class LBFGS(Attack):
+class LBFGS(MultiStart):
     """Limited-memory BFGS with steps projected onto ball ∩ box.
 
     Parameters
@@ -71,34 +70,15 @@ class LBFGS(Attack):
         memory: int = 8,
         max_batch: int = 512,
     ) -> None:
-        super().__init__(max_batch=max_batch)
-        self.n_steps = n_steps
-        self.n_restarts = n_restarts
-        self.n_singular = n_singular
-        self.n_power = n_power
+        super().__init__(n_steps, n_restarts, n_singular, n_power, max_batch)
         self.memory = memory
-
-    @property
-    def restarts(self) -> int:
-        """Starts for each input."""
-        return self.n_restarts
-
-    @property
-    def steps(self) -> int:
-        """Gradient evaluations from each start."""
-        return self.n_steps
 
     def _check_options(self) -> None:
         super()._check_options()
-        check_integer("n_steps", self.n_steps, 1)
-        check_integer("n_restarts", self.n_restarts, 1)
-        check_integer("n_singular", self.n_singular, 0)
-        check_integer("n_power", self.n_power, 1)
         check_integer("memory", self.memory, 1)
 
     def _perturb(self, problem: Problem) -> Candidates:
-        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
-        return refine(problem, starts, self.n_steps, self.memory).candidates()
+        return refine(problem, self._starts(problem), self.n_steps, self.memory).candidates()
 
 
 def refine(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from harmonicvae.attacks.base import Attack
-from harmonicvae.attacks.inputs import check_integer, check_number
+from harmonicvae.attacks.inputs import check_number
+from harmonicvae.attacks.multistart import MultiStart
 from harmonicvae.attacks.paths import BestOnPaths
 from harmonicvae.attacks.problem import Candidates, Problem
 
 
-class PGD(Attack):
+class PGD(MultiStart):
     """Projected gradient ascent with normalised gradients and steps of constant length.
 
     Parameters
@@ -51,31 +51,17 @@ class PGD(Attack):
         relative_step: float | None = None,
         max_batch: int = 512,
     ) -> None:
-        super().__init__(max_batch=max_batch)
-        self.n_steps = n_steps
-        self.n_restarts = n_restarts
+        super().__init__(n_steps, n_restarts, 0, 1, max_batch)
         self.relative_step = relative_step
-
-    @property
-    def restarts(self) -> int:
-        """Starts for each input."""
-        return self.n_restarts
-
-    @property
-    def steps(self) -> int:
-        """Steps from each start."""
-        return self.n_steps
 
     def _check_options(self) -> None:
         super()._check_options()
-        check_integer("n_steps", self.n_steps, 1)
-        check_integer("n_restarts", self.n_restarts, 1)
         if self.relative_step is not None:
             check_number("relative_step", self.relative_step, 1e-12)
 
     def _perturb(self, problem: Problem) -> Candidates:
         relative = 2.5 / self.n_steps if self.relative_step is None else self.relative_step
-        now = problem.project(problem.random_starts(self.n_restarts))
+        now = self._starts(problem)
         value, gradient = problem.value_and_gradient(now)
         best = BestOnPaths(now, value, self.n_steps)
         for step in range(1, self.n_steps + 1):

@@ -6,12 +6,11 @@ import torch
 from torch import Tensor
 
 from harmonicvae.attacks.apgd import climb
-from harmonicvae.attacks.base import Attack
 from harmonicvae.attacks.inputs import check_integer
 from harmonicvae.attacks.lbfgs import refine
+from harmonicvae.attacks.multistart import MultiStart
 from harmonicvae.attacks.power_method import power_steps
 from harmonicvae.attacks.problem import Candidates, Problem
-from harmonicvae.attacks.starts import mixed_starts
 
 #: First step of the refinement, in radii.
 _SMALL_STEP = 0.05
@@ -21,7 +20,7 @@ _LAST_STEPS, _LAST_MEMORY = 60, 20
 _POWER_STARTS, _POWER_STEPS = 4, 10
 
 
-class Portfolio(Attack):
+class Portfolio(MultiStart):
     """Maximum over a portfolio of attacks for each input; the default.
 
     Random noise and ± the linearised attack are the starts; the generalised power method
@@ -72,18 +71,9 @@ class Portfolio(Attack):
         n_power: int = 15,
         max_batch: int = 512,
     ) -> None:
-        super().__init__(max_batch=max_batch)
-        self.n_restarts = n_restarts
-        self.n_steps = n_steps
+        super().__init__(n_steps, n_restarts, n_singular, n_power, max_batch)
         self.n_refined = n_refined
         self.n_refinements = n_refinements
-        self.n_singular = n_singular
-        self.n_power = n_power
-
-    @property
-    def restarts(self) -> int:
-        """Starts for each input."""
-        return self.n_restarts
 
     @property
     def steps(self) -> int:
@@ -97,12 +87,8 @@ class Portfolio(Attack):
 
     def _check_options(self) -> None:
         super()._check_options()
-        check_integer("n_restarts", self.n_restarts, 1)
-        check_integer("n_steps", self.n_steps, 1)
         check_integer("n_refined", self.n_refined, 1)
         check_integer("n_refinements", self.n_refinements, 1)
-        check_integer("n_singular", self.n_singular, 0)
-        check_integer("n_power", self.n_power, 1)
 
     def _perturb(self, problem: Problem) -> Candidates:
         parts = [self._wide(part) for part in problem.parts(self.n_restarts)]
@@ -122,7 +108,7 @@ class Portfolio(Attack):
 
     def _wide(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Search widely; return the best points of every input and the steps that found them."""
-        starts = mixed_starts(problem, self.n_restarts, self.n_singular, self.n_power)
+        starts = self._starts(problem)
         power = power_steps(problem, starts[:, :_POWER_STARTS], _POWER_STEPS)
         wide = climb(problem, starts, self.n_steps)
         value = torch.cat([power.value, wide.value], dim=1)
