@@ -243,7 +243,7 @@ def _attack_benchmark(figures: dict[str, Any]) -> str:
             "model": row["case"],
             "C": f"{row['C']:g}",
             "method": row["method"],
-            "images": row["images"],
+            "images": int(row["images"]),
             "damage / best found": f"{float(row['ratio']):.5f}",
             "least": f"{float(row['least']):.4f}",
             "gradients an image": f"{row['gradients']:.0f}",
