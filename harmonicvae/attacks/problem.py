@@ -206,6 +206,31 @@ class Problem:
         """
         return self.radius * self.steepest(self.normal(count))
 
+    def code_starts(self, count: int) -> Tensor:
+        """Draw (n, count, d) perturbations that move the code in random directions.
+
+        Random code directions, pulled back through the encoder at x and scaled to the radius:
+        uniform directions of the input hardly move a code of few units. Counted as gradient
+        evaluations.
+        """
+        with torch.no_grad():
+            units = self.respond.code(self.x[:1])[0].numel()
+        draws = [
+            torch.randn(count, units, generator=source, dtype=torch.float64)
+            for source in self._generators
+        ]
+        noise = torch.stack(draws).to(self.x)
+        starts = torch.empty(len(self.x), count, self.x.shape[1]).to(self.x)
+        for images, restarts in self._blocks(count):
+            block = starts[images, restarts]
+            points = self.x[images, None].expand_as(block).flatten(0, 1).requires_grad_()
+            code = self.respond.code(points)
+            pulled = _pull(code, points, noise[images, restarts].reshape(code.shape))
+            starts[images, restarts] = pulled.view_as(block)
+        self._counts[0] += len(self.x) * count
+        starts = starts.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+        return self.radius * self.steepest(starts)
+
     def value(self, delta: Tensor) -> Tensor:
         """Return F(δ), shape (n, r), of an (n, r, d) tensor; −∞ where it is not finite."""
         value = delta.new_empty(delta.shape[:2])
