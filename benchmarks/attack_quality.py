@@ -25,15 +25,12 @@ from harmonicvae.datasets import load_dataset
 FREE = ("linear", "random")
 
 
-def larger(method: str, gradients: int) -> dict[str, int]:
+def larger(method: str, gradients: int, factor: int) -> dict[str, int]:
     """Return options that spend about so many gradient evaluations an image."""
     chosen = ATTACKS[method]()
     if method == "best":
-        factor = gradients / 2860
-        return {
-            "n_restarts": round(chosen.n_restarts * factor),
-            "n_refined": round(chosen.n_refined * factor),
-        }
+        names = ("n_restarts", "n_refined")
+        return {name: factor * getattr(chosen, name) for name in names}
     return {"n_restarts": max(1, round(gradients / chosen.n_steps))}
 
 
@@ -47,7 +44,7 @@ def measure(model: str, x: np.ndarray, radius: float, factor: int) -> dict[str, 
     budget = factor * default.gradient_evaluations
     found = {"best": default.damage}
     for method in ATTACKS:
-        options = {} if method in FREE else larger(method, budget)
+        options = {} if method in FREE else larger(method, budget, factor)
         result = attack(*pair, x, radius, method, random_state=1, **options)
         found[f"{method} x{factor}"] = result.damage
     top = np.max(list(found.values()), axis=0)

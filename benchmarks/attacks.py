@@ -35,9 +35,6 @@ SLOW = ("scipy slsqp", "scipy trust-constr")
 #: Methods that are also given ten times the restarts, with ``--reference``.
 REFERENCE = ("foolbox pgd 0.1", "foolbox pgd 0.5", "art pgd 0.333")
 
-#: Gradient evaluations an image of our methods by default, where they are not about 1,000.
-GRADIENTS = {"best": 2860}
-
 #: Relative lead that counts as better.
 LEAD = 1e-6
 
@@ -115,7 +112,8 @@ def our_options(method: str, target: Target, budget: Budget) -> dict[str, int]:
 
     known = inspect.signature(ATTACKS[method].__init__).parameters
     starts = [name for name in ("n_restarts", "n_refined") if name in known]
-    share = budget.evaluations / GRADIENTS.get(method, 1000)
+    own = run_ours(method, target.first(1), {})[1]  # gradient evaluations by default
+    share = budget.evaluations / max(1000, own)
     options = {name: max(1, round(share * known[name].default)) for name in starts}
     if "n_steps" not in known:
         return options

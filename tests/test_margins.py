@@ -504,7 +504,7 @@ BAD_SIMULATIONS = [
     ({"confidence": 0.0}, "confidence must lie strictly between 0 and 1, got 0.0"),
     ({"n_samples": 0}, "n_samples must be an integer >= 1, got 0"),
     ({"max_batch": 1}, "max_batch must be >= 2"),
-    ({"random_state": -1}, "random_state must be >= 0, got -1"),
+    ({"random_state": -1}, "random_state must be an integer >= 0, got -1"),
     ({"random_state": "seed"}, "random_state must be None"),
 ]
 

@@ -197,7 +197,7 @@ class Attack(abc.ABC):
             attacked_decoding=verdict.attacked.numpy(),
             radius_used=row_norm(delta, judge.norm).squeeze(-1).numpy(),
             box_violation=judge.violation(delta),
-            precision=judge.precision(),
+            precision=dict(judge.precision),
             restarts=max(self.restarts, verdict.restarts) if verdict.restarts else 0,
             steps=self.steps if verdict.restarts else 0,
             gradient_evaluations=-(-verdict.evaluations // len(delta)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -174,6 +175,7 @@ class Judge:
         """Return ‖g(p(x+δ)) − g(p(x))‖₂ of every input, whatever was maximised."""
         return torch.linalg.vector_norm(verdict.attacked - self.clean, dim=1)
 
+    @cached_property
     def precision(self) -> dict[str, float]:
         """Return what the rounding error of a damage depends on."""
         exact, size = self.pair.exact, 0.0

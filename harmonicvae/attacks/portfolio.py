@@ -11,6 +11,7 @@ from harmonicvae.attacks.lbfgs import refine
 from harmonicvae.attacks.multistart import MultiStart
 from harmonicvae.attacks.power_method import power_steps
 from harmonicvae.attacks.problem import Candidates, Problem
+from harmonicvae.attacks.starts import mixed_starts
 
 #: First step of the refinement, in radii.
 _SMALL_STEP = 0.05
@@ -109,11 +110,12 @@ class Portfolio(MultiStart):
 
     def _wide(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Search widely; return the best points of every input and the steps that found them."""
-        starts = self._starts(problem)
         through = max(0, (self.n_restarts - 2 * self.n_singular) // 2)
-        if through:  # in place of as many random points
+        rest = self.n_restarts - through
+        starts = mixed_starts(problem, rest, self.n_singular, self.n_power)
+        if through:
             moved = problem.project(problem.code_starts(through))
-            starts = torch.cat([starts[:, : self.n_restarts - through], moved], dim=1)
+            starts = torch.cat([starts, moved], dim=1)
         power = power_steps(problem, starts[:, :_POWER_STARTS], _POWER_STEPS)
         wide = climb(problem, starts, self.n_steps)
         value = torch.cat([power.value, wide.value], dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from harmonicvae.attacks.inputs import seeds_from
 from harmonicvae.exceptions import InputError
 from harmonicvae.margins.arguments import (
     as_array,
@@ -178,7 +178,8 @@ def robustness_probability(
     if means.ndim != 3:
         raise InputError(f"encode must return codes of shape (n, latent_dim), got {means.shape}")
     stds = _stds(std, (inputs, moved), means.shape, max_batch)
-    generators = _generators(random_state, len(inputs))
+    seeds = seeds_from(random_state, len(inputs))
+    generators = [np.random.default_rng(seed) for seed in seeds]
     count = np.array(
         [
             _count(decoder, mean, spread, distance, draws, max_batch // 2, generator)
@@ -241,26 +242,6 @@ def _stds(
     if (stds < 0).any():
         raise InputError(f"std must be >= 0, got {float(stds.min())!r}")
     return stds
-
-
-def _generators(random_state: Any, count: int) -> list[np.random.Generator]:
-    """Return one generator for each input; the i-th does not depend on ``count``."""
-    if isinstance(random_state, np.random.RandomState):
-        entropy: Any = random_state.randint(0, 2**32, size=4, dtype=np.uint64).tolist()
-    elif isinstance(random_state, np.random.Generator):
-        entropy = random_state.integers(0, 2**32, size=4).tolist()
-    elif random_state is None:
-        entropy = None
-    elif isinstance(random_state, bool) or not isinstance(random_state, numbers.Integral):
-        raise InputError(
-            "random_state must be None, an integer >= 0, a RandomState or a Generator, "
-            f"got {random_state!r}"
-        )
-    elif random_state < 0:
-        raise InputError(f"random_state must be >= 0, got {random_state!r}")
-    else:
-        entropy = int(random_state)
-    return [np.random.default_rng(seed) for seed in np.random.SeedSequence(entropy).spawn(count)]
 
 
 def _count(
