@@ -63,9 +63,10 @@ def _run(parsed: argparse.Namespace) -> int:
         first = (str(error).strip().splitlines() or [""])[0]
         hint = "set HARMONICVAE_TRACEBACK=1 to see where"
         return _fail(f"{type(error).__name__}: {first} ({hint})", FAILED)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         runs = "; open runs are marked KILLED" if parsed.module == "commands" else ""
-        print(f"\nharmonicvae: interrupted{runs}", file=sys.stderr)
+        further = f"; {interrupt}" if str(interrupt) else ""
+        print(f"\nharmonicvae: interrupted{runs}{further}", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -156,6 +157,11 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument(
         "--n-jobs", default="auto", help="models at once; auto: one a core for sinc, else 1"
+    )
+    parser.add_argument("--backend", default="loky", help="loky (this machine) or dask")
+    parser.add_argument("--scheduler", default="", help="of Dask: tcp://HOST:8786; workers here")
+    parser.add_argument(
+        "--reuse", default="true", help="false trains anew what other sweeps have finished"
     )
     parser.add_argument(
         "--reproduction-errors", default="none", help="errors of the reproduction to make"

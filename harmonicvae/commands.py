@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,12 @@ from harmonicvae.reproduction import (
     check_reproduction_errors,
 )
 from harmonicvae.result_folder import check_output, check_report_output
-from harmonicvae.tracking import runs, steps, stores
+from harmonicvae.tracking import steps, stores
+from harmonicvae.tracking.backends import BACKENDS, Backend
 from harmonicvae.tracking.max_damage_evaluator import OBJECTIVE_CHOICES
+from harmonicvae.tracking.sessions import sweep_session
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
+from harmonicvae.tracking.storage import in_clear_words
 
 #: CelebA's partition lists more images than many copies hold; absent ones are counted.
 _DATA_OPTIONS: dict[str, dict[str, Any]] = {names.CELEBA: {"allow_missing": True}}
@@ -36,21 +41,34 @@ def run_study(parsed: argparse.Namespace) -> int:
     """Run the study, or with the verb "sweep" its training part only."""
     plan = study_plan(parsed)
     output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
-    store = stores.open_store(parsed.experiment or None)
-    run_id = runs.adopt_run(store, f"{plan.data.name} {parsed.verb}", "study")
-    store = replace(store, parent_run_id=run_id)
-    with runs.finishing(store, run_id):
-        result = study.run_study(
-            plan,
-            store,
-            output,
-            evaluate=parsed.verb == "study",
-            command=parsed.command_line,
-        )
-        _print_result(result)
-        if result.failures:
-            raise TrackingError(f"{len(result.failures)} models failed, see above")
+    evaluate = parsed.verb == "study"
+    with in_clear_words(), _saying_how_to_continue():
+        data = study.load_input(plan, evaluate=evaluate)
+        opened = stores.open_store(parsed.experiment or None)
+        name = f"{plan.data.name} {parsed.verb}"
+        with sweep_session(opened, data.key, name, "study", reuse=plan.reuse) as store:
+            result = study.run_study(
+                plan, data, store, output, evaluate=evaluate, command=parsed.command_line
+            )
+            _print_result(result)
+            if result.failures:
+                raise TrackingError(
+                    f"{len(result.failures)} models failed, see above; repeat the command to "
+                    "try them again"
+                )
     return 0
+
+
+@contextmanager
+def _saying_how_to_continue() -> Iterator[None]:
+    """Add to Ctrl-C what becomes of the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "finished models are kept; repeat the command to continue with the others from "
+            "their last checkpoints"
+        ) from None
 
 
 def _print_result(result: study.StudyResult) -> None:
@@ -102,7 +120,12 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
         n_images=study.ATTACK_IMAGES[preset],
         radii=check.numbers("radii", parsed.radii, positive=True),
         device=device,
-        n_jobs=check.jobs("n_jobs", parsed.n_jobs, small_models=small),
+        backend=Backend(
+            name=check.choice("backend", parsed.backend, BACKENDS),
+            n_jobs=check.jobs("n_jobs", parsed.n_jobs, small_models=small),
+            scheduler=parsed.scheduler or None,
+        ),
+        reuse=check.choice("reuse", parsed.reuse, ("true", "false")) == "true",
         reproduction_errors=errors,
     )
     return replace(plan, **_given(parsed))

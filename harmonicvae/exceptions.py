@@ -41,5 +41,9 @@ class TrackingError(HarmonicVAEError, RuntimeError):
     """The MLflow store refused, or holds something other than what was asked for."""
 
 
+class StorageError(TrackingError, OSError):
+    """The disk is full, or the store is locked or gone; what is finished is kept."""
+
+
 class CollapseWarning(UserWarning):
     """The decoder ignores the code: the trained model is constant or nearly so."""

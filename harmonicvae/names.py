@@ -182,6 +182,16 @@ TAG_DATA_DIGEST = "harmonicvae.data_digest"
 TAG_DATASET = "harmonicvae.dataset"
 TAG_DATA = "harmonicvae.data"  # JSON of the DataSpec that a model was trained on
 TAG_STUDY_RUN = "harmonicvae.study_run"
+TAG_PARENT = "mlflow.parentRunId"
+TAG_KEY = "harmonicvae.key"  # content key of a model, or of a whole sweep
+TAG_CODE = "harmonicvae.code"  # version of the code behind the key
+TAG_TRAINED = "harmonicvae.trained"  # URI of the stored model, once all of it is stored
+TAG_EVALUATED = "harmonicvae.evaluated"  # key of the last complete evaluation
+TAG_OWNER = "harmonicvae.owner"  # host:pid:start of the process that works on a run
+TAG_HEARTBEAT = "harmonicvae.heartbeat"  # seconds since 1970 of the owner's last sign of life
+TAG_SESSIONS = "harmonicvae.sessions"  # how often a sweep was started until it was complete
+TAG_REUSED = "harmonicvae.reused"  # models taken over from earlier sweeps, run ids as JSON
+TAG_CONTINUED_BY = "harmonicvae.continued_by"  # sweep that went on with an interrupted one
 
 ARTIFACT_MODEL = "model"
 ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
@@ -192,6 +202,9 @@ ARTIFACT_MARGINS = "max_damage/margins.csv"
 ARTIFACT_SUCCESS = "max_damage/success.csv"
 ARTIFACT_ATTACK_WARNINGS = "max_damage/warnings.json"
 ARTIFACT_REPORT = "report"
+ARTIFACT_HISTORY = "training/history.csv"
+ARTIFACT_RECONSTRUCTIONS = "training/reconstructions.npz"
+ARTIFACT_EVALUATION = "evaluation.json"  # every metric of the last evaluation, NaN included
 
 
 def certificate_artifact(side: str, method: str) -> str:
@@ -224,6 +237,7 @@ def weights_artifact(side: str) -> str:
 # --- files of a study's result folder ----------------------------------------
 FILE_STUDY = "study.json"
 FILE_MODELS = "models.csv"
+FILE_SWEEP = "sweep.csv"  # models.csv without what differs between two runs of the same sweep
 FILE_HISTORY = "history.csv"
 FILE_BOUNDS = "bounds.csv"
 FILE_ATTACKS = "attacks.csv"

@@ -37,6 +37,7 @@ class StudyProgress:
     ) -> None:
         self.name, self.models, self.epochs = name, models, epochs
         self.folder = Path(folder) / "progress"
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.weight = max(1, round(evaluation_weight * epochs)) if evaluation_weight else 0
         self.total = models * (epochs + self.weight)
         interactive = sys.stderr.isatty()
@@ -89,7 +90,7 @@ class StudyProgress:
             trained, evaluated = self._done["training"], self._done["evaluation"]
             position = max(epochs, trained * self.epochs) + evaluated * self.weight
             self.bar.n = min(max(self.bar.n, position), self.total)
-            training = trained < self.models
+            training = trained < self.models or not self.weight
             done = trained if training else evaluated
             label = "training" if training else "evaluating"
             self.bar.set_description_str(f"{self.name}: {label} {done}/{self.models}", False)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
+from harmonicvae.processes import is_alive, this_process
 
 #: Everything a study writes.
 FILES = (
     names.FILE_STUDY,
     names.FILE_MODELS,
+    names.FILE_SWEEP,
     names.FILE_HISTORY,
     names.FILE_BOUNDS,
     names.FILE_ATTACKS,
@@ -25,6 +27,8 @@ FILES = (
     names.FILE_REPORT,
 )
 FOLDERS = (names.FOLDER_ARRAYS, "tables", "figures")
+#: File that names the process that builds a folder.
+_OWNER = ".owner"
 #: Value of "written_by" in study.json, by which a folder is known to be a study's.
 WRITTEN_BY = "harmonicvae"
 
@@ -95,10 +99,13 @@ def building(folder: Path) -> Iterator[Path]:
     A former study's files are replaced then and not before; after an error or Ctrl-C they
     are still there.  Two studies at once do not meet: the later one to end stays.
     """
+    _remove_abandoned(folder)
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     aside.mkdir(parents=True)
+    (aside / _OWNER).write_text(this_process(), encoding="utf-8")
     try:
         yield aside
+        (aside / _OWNER).unlink()
         folder.mkdir(exist_ok=True)
         for name in (*FILES, *FOLDERS):
             _remove(folder / name)
@@ -106,6 +113,17 @@ def building(folder: Path) -> Iterator[Path]:
             os.replace(item, folder / item.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Delete what processes that were killed had built aside."""
+    for aside in folder.parent.glob(f".{folder.name}.*.partial"):
+        try:
+            owner = (aside / _OWNER).read_text(encoding="utf-8")
+        except OSError:
+            continue
+        if owner and not is_alive(owner):
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

@@ -8,20 +8,24 @@ import platform
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harmonicvae import names
 from harmonicvae._version import __version__
+from harmonicvae.models.parameters import check_device
 from harmonicvae.progress import StudyProgress
 from harmonicvae.report import write_report
 from harmonicvae.result_folder import WRITTEN_BY, building, check_output
 from harmonicvae.tracking import parallel
-from harmonicvae.tracking.jobs import Evaluation, Outcome
+from harmonicvae.tracking.backends import Backend
+from harmonicvae.tracking.jobs import Evaluation, Outcome, load_split
+from harmonicvae.tracking.keys import sweep_key, training_key
 from harmonicvae.tracking.load import MachineLoad
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 from harmonicvae.tracking.stores import public_uri
@@ -63,8 +67,10 @@ class StudyPlan:
     n_images : int
         Attacked images.
     device : str
-    n_jobs : int
-        Models trained at once; each then has one thread.
+    backend : Backend
+        Where models are trained and evaluated; several at once have one thread each.
+    reuse : bool
+        Whether models of other sweeps with the same content key are taken over.
     reproduction_errors : tuple of str
         Training switches and "slope_one".
     """
@@ -78,7 +84,8 @@ class StudyPlan:
     radii: tuple[float, ...] = (10.0, 20.0)
     n_images: int = 8
     device: str = "auto"
-    n_jobs: int = 1
+    backend: Backend = field(default_factory=Backend)
+    reuse: bool = True
     reproduction_errors: tuple[str, ...] = ()
 
     def specs(self) -> list[ModelSpec]:
@@ -138,8 +145,54 @@ class StudyResult:
     run_id: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyInput:
+    """The data of a study and the keys that tell its models apart from all others.
+
+    Parameters
+    ----------
+    train, validation : Bunch
+    model_keys : tuple of str
+        Content key of each model, in the order of :meth:`StudyPlan.specs`.
+    key : str
+        Of the whole study.
+    """
+
+    train: Any
+    validation: Any
+    model_keys: tuple[str, ...]
+    key: str
+
+
+def load_input(plan: StudyPlan, *, evaluate: bool = True) -> StudyInput:
+    """Load a study's data and derive its keys.
+
+    Parameters
+    ----------
+    plan : StudyPlan
+    evaluate : bool, default=True
+        False for a sweep, which trains and registers only.
+
+    Returns
+    -------
+    StudyInput
+
+    Raises
+    ------
+    DatasetNotFoundError, DatasetCorruptError
+        If files are missing or damaged.
+    """
+    train, validation = (load_split(plan.data, split) for split in ("train", "validation"))
+    digests = {"train": train.digest, "validation": validation.digest}
+    device = str(check_device(plan.device))
+    model_keys = tuple(training_key(spec, digests, device) for spec in plan.specs())
+    key = sweep_key(model_keys, plan.evaluators() if evaluate else None, EVALUATION_ROWS)
+    return StudyInput(train=train, validation=validation, model_keys=model_keys, key=key)
+
+
 def run_study(
     plan: StudyPlan,
+    data: StudyInput,
     store: StoreSpec,
     folder: str | os.PathLike[str],
     *,
@@ -151,10 +204,13 @@ def run_study(
     Parameters
     ----------
     plan : StudyPlan
+    data : StudyInput
+        From :func:`load_input`.
     store : StoreSpec
         With the study's run as ``parent_run_id``.
     folder : path-like
         Result folder; a former study's files there are replaced when this one has ended.
+        Half-trained models are kept beside it in ``{folder}.checkpoints`` until then.
     evaluate : bool, default=True
         False trains and registers only (the sweep).
     command : str
@@ -169,16 +225,22 @@ def run_study(
     ------
     InputError
         If the result folder holds something else.
+    StorageError
+        If the disk is full, or the store locked or gone.
     KeyboardInterrupt
         After open runs are marked KILLED; finished models stay registered.
+
+    Notes
+    -----
+    Killed at any moment, by any means, the same call goes on: finished models and
+    evaluations are recognised by content keys, others continue from their checkpoints.
     """
     target = check_output(folder)
     started, clock = datetime.now(UTC), time.perf_counter()
-    train, validation = (plan.data.load(split) for split in ("train", "validation"))
-    described = _describe(plan, store, train, validation, started, command)
-    parallel.log_study_start(store, described, (train, validation))
+    described = _describe(plan, store, data, started, command)
+    parallel.log_study_start(store, described, (data.train, data.validation))
     with building(target) as aside:
-        trained, evaluated = _measure(plan, store, aside, evaluate)
+        trained, evaluated = _measure(plan, data, store, aside, target, evaluate)
         result = _collect(aside, plan, trained, evaluated)
         result.run_id = store.parent_run_id or ""
         described |= {
@@ -195,8 +257,24 @@ def run_study(
     return result
 
 
+def checkpoint_folder(target: Path) -> Path:
+    """Return where half-trained models are kept, beside the result folder.
+
+    Examples
+    --------
+    >>> checkpoint_folder(Path("results/sinc")).name
+    'sinc.checkpoints'
+    """
+    return target.with_name(f"{target.name}.checkpoints")
+
+
 def _measure(
-    plan: StudyPlan, store: StoreSpec, folder: Path, evaluate: bool
+    plan: StudyPlan,
+    data: StudyInput,
+    store: StoreSpec,
+    folder: Path,
+    target: Path,
+    evaluate: bool,
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Train every model, then bound and attack those that did not fail."""
     specs = plan.specs()
@@ -207,36 +285,39 @@ def _measure(
         epochs=plan.epochs,
         evaluation_weight=EVALUATION_WEIGHT if evaluate else 0.0,
     )
+    execution = parallel.Execution(
+        backend=plan.backend,
+        device=plan.device,
+        checkpoints=checkpoint_folder(target),
+        progress=progress.folder,
+        reuse=plan.reuse,
+        finished=progress.trained,
+    )
     with MachineLoad(folder / names.FILE_LOAD) as load, progress:
         load.phase = "training"
-        trained = parallel.train_all(
-            specs,
-            plan.data,
-            store,
-            folder=folder,
-            device=plan.device,
-            n_jobs=plan.n_jobs,
-            finished=progress.trained,
-        )
+        found, trained = parallel.train_all(specs, data.model_keys, plan.data, store, execution)
+        parallel.drop_checkpoints(execution.checkpoints)
         load.phase = "evaluation"
-        jobs = [_evaluation(plan, store, folder, item) for item in trained if not item.failure]
-        evaluated = parallel.evaluate_all(jobs, plan.n_jobs, progress.evaluated) if evaluate else []
-    shutil.rmtree(folder / "progress", ignore_errors=True)
+        evaluated = []
+        if evaluate:
+            execution = replace(execution, finished=progress.evaluated)
+            template = _evaluation(plan, store)
+            evaluated = parallel.evaluate_all(found, trained, template, store, execution)
+    shutil.rmtree(progress.folder, ignore_errors=True)
     return trained, evaluated
 
 
-def _evaluation(plan: StudyPlan, store: StoreSpec, folder: Path, trained: Outcome) -> Evaluation:
-    """Return the evaluation of one registered model."""
+def _evaluation(plan: StudyPlan, store: StoreSpec) -> Evaluation:
+    """Return the evaluation of a model that is not named yet."""
     return Evaluation(
-        model=trained.model,
-        model_uri=trained.model_uri,
+        model="",
+        model_uri="",
         evaluators=plan.evaluators(),
         data=plan.data,
         store=store,
-        run_id=trained.run_id,
-        folder=str(folder),
+        run_id="",
         n_points=EVALUATION_ROWS,
-        threads=1 if plan.n_jobs > 1 else None,
+        threads=plan.backend.threads,
     )
 
 
@@ -258,6 +339,8 @@ def _collect(
                 failures.append({"model": part.model, "reason": part.failure, "step": step})
             for file, table in part.tables.items():
                 tables.setdefault(file, []).append(table)
+            if part.arrays:
+                _save_arrays(folder, part.model, part.arrays)
         if not outcome.failure:
             uri = {"run_id": outcome.run_id, "model_uri": outcome.model_uri}
             rows.append(outcome.row | uri | (further.row if further else {}))
@@ -265,20 +348,34 @@ def _collect(
     if rows:
         models[names.SEED] = models[names.SEED].astype(str)
     models.to_csv(folder / names.FILE_MODELS, index=False)
+    repeatable = [column for column in models if not _differs_between_runs(str(column))]
+    models[repeatable].to_csv(folder / names.FILE_SWEEP, index=False)
     for file, parts in tables.items():
         pd.concat(parts, ignore_index=True).to_csv(folder / file, index=False)
     return StudyResult(folder=folder, models=models, failures=failures)
 
 
+def _differs_between_runs(column: str) -> bool:
+    """Tell whether a column of models.csv holds times or names of runs."""
+    return column in ("run_id", "model_uri") or "seconds" in column
+
+
+def _save_arrays(folder: Path, model: str, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays of one model beside those already there."""
+    path = folder / names.FOLDER_ARRAYS / f"{model}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored: dict[str, Any] = {}
+    if path.exists():
+        with np.load(path) as former:
+            stored = dict(former)
+    np.savez_compressed(path, **(stored | arrays))
+
+
 def _describe(
-    plan: StudyPlan,
-    store: StoreSpec,
-    train: Any,
-    validation: Any,
-    started: datetime,
-    command: str,
+    plan: StudyPlan, store: StoreSpec, data: StudyInput, started: datetime, command: str
 ) -> dict[str, Any]:
     """Return study.json: what was run, on what, where."""
+    train, validation = data.train, data.validation
     n_validation = min(int(validation.data.shape[0]), EVALUATION_ROWS)
     n_filled = min(int(train.data.shape[0]), EVALUATION_ROWS - n_validation)
     return {
@@ -293,11 +390,13 @@ def _describe(
         "input_noise_std": list(plan.input_noise_stds),
         "radii": list(plan.radii),
         "n_images": plan.n_images,
-        "n_jobs": plan.n_jobs,
+        "n_jobs": plan.backend.n_jobs,
+        "backend": plan.backend.name,
         "n_train": int(train.data.shape[0]),
         "n_validation": int(validation.data.shape[0]),
         "image_shape": list(train.image_shape),
         "data_digest": train.digest,
+        "key": data.key,
         "started": started.isoformat(timespec="seconds"),
         "version": __version__,
         "machine": machine(plan.device),

@@ -74,8 +74,9 @@ class HarmonicVAE(FittedVAE):
         KeyboardInterrupt in ``on_epoch_end``.
     checkpoint_path : path-like or None, default=None
         File from which training can be resumed (``fit(X, resume_from=...)``).
-    checkpoint_every : int ≥ 1, default=10
-        Epochs between two writes of the checkpoint.
+    checkpoint_every : int ≥ 1 or "auto", default=10
+        Epochs between two writes of the checkpoint; "auto" writes after each epoch, where
+        epochs are short every 2 s and as seldom as keeps the cost below 5 %.
     reproduction_errors : sequence of str, default=()
         Errors of the 2022 reproduction to make on purpose, by name; see
         :data:`harmonicvae.reproduction.TRAINING_ERRORS`.
@@ -142,7 +143,7 @@ class HarmonicVAE(FittedVAE):
         validation_fraction: float = 0.0,
         callbacks: Any = None,
         checkpoint_path: Any = None,
-        checkpoint_every: int = 10,
+        checkpoint_every: int | str = 10,
         reproduction_errors: Any = (),
         random_state: Any = None,
         device: str = "auto",

@@ -22,6 +22,8 @@ from harmonicvae.models import callback_states, resuming
 from harmonicvae.models.batches import RowBatches, RowDataset
 from harmonicvae.models.interrupts import StopTraining, asks_to_stop
 
+#: Seconds between two checkpoints at least, where their frequency is "auto".
+CHECKPOINT_SECONDS = 2.0
 _BATCH_EVENTS = ("on_batch_begin", "on_batch_end", "on_grad_computed")
 
 
@@ -64,21 +66,32 @@ class CheckpointWriter(Callback):
     ----------
     path : path-like
         File to write; a former one is replaced only when the new one is complete.
-    every : int
-        Epochs between two writes; the last epoch is always written.
+    every : int or "auto"
+        Epochs between two writes; the last epoch is always written.  "auto" writes after
+        every epoch that ends :data:`CHECKPOINT_SECONDS` or more after the last write, and
+        spends at most a twentieth of the time on writing.
     context : dict
         What must match when training is resumed (parameters, digest of the data).
     """
 
-    def __init__(self, path: str | os.PathLike[str], every: int, context: dict[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], every: int | str, context: dict[str, Any]
+    ) -> None:
         self.path = path
         self.every = every
         self.context = context
+        self._next = time.monotonic() + CHECKPOINT_SECONDS
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """Write at the multiples of ``every``."""
-        if len(net.history) % self.every == 0:
+        """Write at the multiples of ``every``, or when it is time again."""
+        started = time.monotonic()
+        if isinstance(self.every, int):
+            if len(net.history) % self.every == 0:
+                self.write(net)
+        elif started >= self._next:
             self.write(net)
+            ended = time.monotonic()
+            self._next = ended + max(CHECKPOINT_SECONDS, 20 * (ended - started))
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
         """Write the last state."""

@@ -24,7 +24,6 @@ _INTEGERS = {
     "max_epochs": 0,
     "batch_size": 1,
     "elbo_samples": 1,
-    "checkpoint_every": 1,
 }
 
 
@@ -188,6 +187,8 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     """
     for name, minimum in _INTEGERS.items():
         check_integer(name, params[name], minimum)
+    if params["checkpoint_every"] != "auto":
+        _check_checkpoint_every(params["checkpoint_every"])
     for name in ("lr", "kl_weight"):
         check_real(name, params[name], 0, open_interval=True)
     check_real("input_noise_std", params["input_noise_std"], 0)
@@ -197,6 +198,15 @@ def check_parameters(params: Mapping[str, Any]) -> None:
     check_choice("reconstruction_target", params["reconstruction_target"], ("clean", "noisy"))
     check_fraction(params["validation_fraction"])
     check_reproduction_errors(params["reproduction_errors"], TRAINING_ERRORS)
+
+
+def _check_checkpoint_every(value: Any) -> None:
+    try:
+        check_integer("checkpoint_every", value, 1)
+    except InputError as error:
+        raise InputError(
+            f"checkpoint_every must be an integer >= 1 or 'auto', got {value!r}"
+        ) from error
 
 
 def resolve_seed(random_state: Any) -> int:

@@ -1,72 +1,39 @@
-"""What one worker process does: train and log one model, or evaluate one model."""
+"""What one worker process does to evaluate one model, and what every job returns."""
 
 from __future__ import annotations
 
 import os
-import time
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import torch
-from mlflow import MlflowClient
 
 from harmonicvae import names
-from harmonicvae.exceptions import CollapseWarning
-from harmonicvae.models import EpochHook, HarmonicVAE
-from harmonicvae.tracking import registry, runs
-from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
-
-#: Values of the column "split" of attacks.csv.
-_SPLITS = ("validation", "train")
-#: Seconds between two samples of processor and memory use in a model's run.
-SYSTEM_METRICS_INTERVAL = 2
+from harmonicvae.exceptions import StorageError
+from harmonicvae.tracking import runs
+from harmonicvae.tracking.specs import DataSpec, StoreSpec
+from harmonicvae.tracking.storage import client_of, in_clear_words
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One model to train in one run that exists already.
-
-    Parameters
-    ----------
-    spec : ModelSpec
-    data : DataSpec
-    store : StoreSpec
-    run_id : str
-        Created by the driver, so that no two processes create experiments.
-    folder : str
-        The study's result folder; arrays and progress go there.
-    device : str
-        "auto", "cpu", "cuda".
-    threads : int or None
-        Threads of torch; None leaves its own choice.
-    """
-
-    spec: ModelSpec
-    data: DataSpec
-    store: StoreSpec
-    run_id: str
-    folder: str
-    device: str = "auto"
-    threads: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Outcome:
-    """What became of a job: metrics and tables, or the reason of a failure."""
+    """What became of a job: metrics and tables, or the reason of a failure.
+
+    ``fatal`` says that disk or store are to blame, so that no other job can succeed.
+    """
 
     model: str
     run_id: str
     row: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
     model_uri: str = ""
     failure: str = ""
+    fatal: bool = False
 
 
 @lru_cache(maxsize=4)
@@ -80,124 +47,13 @@ def load_split(data: DataSpec, split: str) -> Any:
     return _load(data.name, data.data_dir, tuple(sorted(data.options.items())), split)
 
 
-def train_job(job: Job) -> Outcome:
-    """Train one model and store it in its run.
-
-    Parameters
-    ----------
-    job : Job
-
-    Returns
-    -------
-    Outcome
-        With ``model_uri`` and a row for models.csv, or with ``failure``; the run ends
-        as FINISHED or FAILED either way.
-    """
-    _prepare_process(job)
-    MlflowClient(job.store.tracking_uri).update_run(job.run_id, status="RUNNING")
-    try:
-        with runs.finishing(job.store, job.run_id):
-            return _train(job)
-    except Exception as error:
-        return Outcome(
-            model=job.spec.name, run_id=job.run_id, failure=f"{type(error).__name__}: {error}"
-        )
-
-
-def _prepare_process(job: Job | Evaluation) -> None:
-    """Point MLflow and torch of this process to the job's store and thread count."""
+def prepare_process(store: StoreSpec, threads: int | None) -> None:
+    """Point MLflow and torch of this process to a job's store and thread count."""
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one progress line, ours
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-    mlflow.set_tracking_uri(job.store.tracking_uri)
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-
-
-def _train(job: Job) -> Outcome:
-    spec, store, run_id = job.spec, job.store, job.run_id
-    train, validation = (load_split(job.data, split) for split in ("train", "validation"))
-    runs.log_parameters(store, run_id, spec.parameters())
-    MlflowClient(store.tracking_uri).set_tag(run_id, names.TAG_DATA, job.data.to_json())
-    runs.log_dataset(store, run_id, train, "training")
-    runs.log_json(store, run_id, runs.environment(), "environment.json")
-    logger = runs.EpochLogger(store, run_id)
-    progress = ProgressFile(job.folder, spec.name)
-    estimator = spec.estimator(
-        device=job.device, callbacks=[EpochHook(logger), EpochHook(progress.advance)]
-    )
-    started = time.perf_counter()
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL)
-    mlflow.set_system_metrics_samples_before_logging(1)
-    with mlflow.start_run(run_id=run_id, log_system_metrics=True):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CollapseWarning)  # it is a metric and in the table
-            try:
-                estimator.fit(train.data)
-            finally:
-                logger.flush()
-        seconds = time.perf_counter() - started
-        model_uri = registry.log_model(estimator, spec.parameters()).model_uri
-        metrics = _model_metrics(estimator, validation.data) | {names.TRAIN_SECONDS: seconds}
-        model_id = model_uri.rpartition("/")[2]
-        runs.log_metrics(store, run_id, metrics, model_id=model_id)
-        save_arrays(job.folder, spec.name, _reconstructions(estimator, validation.data))
-    row = {key: spec.parameters()[key] for key in names.PARAMETER_COLUMNS} | metrics
-    history = estimator.history_.assign(**{names.MODEL: spec.name})
-    tables = {names.FILE_HISTORY: history[[names.MODEL, *estimator.history_.columns]]}
-    return Outcome(model=spec.name, run_id=run_id, row=row, tables=tables, model_uri=model_uri)
-
-
-def _model_metrics(estimator: HarmonicVAE, X: Any) -> dict[str, float]:
-    """Return validation ELBO, reconstruction error and collapse figures."""
-    total, count = 0.0, X.shape[0]
-    for start in range(0, count, 1024):
-        rows = np.asarray(X[start : start + 1024])
-        total += float(((estimator.reconstruct(rows).astype(np.float64) - rows) ** 2).sum())
-    return {
-        names.ELBO: estimator.score(X),
-        names.SQUARED_ERROR: total / count,
-        names.ACTIVE_UNITS: float(estimator.collapse_.active_units),
-        names.DECODING_VARIANCE_RATIO: estimator.collapse_.decoding_variance_ratio,
-        names.COLLAPSED: float(estimator.collapse_.collapsed),
-    }
-
-
-def _reconstructions(estimator: HarmonicVAE, X: Any, count: int = 4) -> dict[str, np.ndarray]:
-    """Return the first samples and their reconstructions through the mean code."""
-    rows = np.asarray(X[:count])
-    return {"originals": rows, "reconstructions": estimator.reconstruct(rows)}
-
-
-def save_arrays(folder: str, model: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays of one model beside those already there."""
-    path = Path(folder) / names.FOLDER_ARRAYS / f"{model}.npz"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stored: dict[str, Any] = {}
-    if path.exists():
-        with np.load(path) as former:
-            stored = dict(former)
-    np.savez_compressed(path, **(stored | dict(arrays)))
-
-
-class ProgressFile:
-    """Epochs done by one model, as the size of a file that the driver looks at.
-
-    Parameters
-    ----------
-    folder : str
-        Result folder.
-    model : str
-        Name of the model.
-    """
-
-    def __init__(self, folder: str, model: str) -> None:
-        self.path = Path(folder) / "progress" / model
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-
-    def advance(self, row: Mapping[str, float] | None = None) -> None:
-        """Count one epoch."""
-        with open(self.path, "ab") as stream:
-            stream.write(b".")
+    mlflow.set_tracking_uri(store.tracking_uri)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,10 +68,16 @@ class Evaluation:
         ``models:/…`` or ``runs:/…``.
     evaluators : dict
         Evaluator name to its ``evaluator_config``.
-    data, store, run_id, folder, threads
-        As in :class:`Job`.
+    data : DataSpec
+    store : StoreSpec
+    run_id : str
+        Exists already.
+    key : str
+        Content key, set as a tag of the run once the evaluation is complete.
     n_points : int
         Rows handed to the evaluators; see :func:`evaluation_rows`.
+    threads : int or None
+        Threads of torch; None leaves its own choice.
     """
 
     model: str
@@ -224,9 +86,13 @@ class Evaluation:
     data: DataSpec
     store: StoreSpec
     run_id: str
-    folder: str
+    key: str = ""
     n_points: int = 1024
     threads: int | None = None
+
+    def of(self, model: str, model_uri: str, run_id: str, key: str) -> Evaluation:
+        """Return the same evaluation of another model."""
+        return replace(self, model=model, model_uri=model_uri, run_id=run_id, key=key)
 
 
 def evaluate_job(job: Evaluation) -> Outcome:
@@ -239,18 +105,23 @@ def evaluate_job(job: Evaluation) -> Outcome:
     Returns
     -------
     Outcome
-        Metrics in ``row``, tables by file name; or ``failure``.
+        Without metrics and tables (:func:`harmonicvae.tracking.outcomes.read_evaluated`
+        reads them from the run); or with ``failure``.
     """
-    _prepare_process(job)
+    prepare_process(job.store, job.threads)
+    outcome = Outcome(model=job.model, run_id=job.run_id, model_uri=job.model_uri)
     try:
-        return _evaluate(job)
+        with in_clear_words():
+            _evaluate(job)
     except KeyboardInterrupt:
         runs.end_run(job.store, job.run_id, "KILLED", "interrupted by the user")
         raise
+    except StorageError as error:
+        outcome.failure, outcome.fatal = str(error), True
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        runs.end_run(job.store, job.run_id, "FAILED", reason)
-        return Outcome(model=job.model, run_id=job.run_id, failure=reason)
+        outcome.failure = f"{type(error).__name__}: {error}"
+        runs.end_run(job.store, job.run_id, "FAILED", outcome.failure)
+    return outcome
 
 
 def evaluation_rows(data: DataSpec, count: int) -> tuple[np.ndarray, int]:
@@ -282,7 +153,7 @@ def _evenly(X: Any, count: int) -> np.ndarray:
     return np.asarray(X[np.unique(rows)])
 
 
-def _evaluate(job: Evaluation) -> Outcome:
+def _evaluate(job: Evaluation) -> None:
     X, n_own = evaluation_rows(job.data, job.n_points)
     config = _with_image_shape(job)
     with mlflow.start_run(run_id=job.run_id):
@@ -295,20 +166,10 @@ def _evaluate(job: Evaluation) -> Outcome:
                 evaluator_config=config,
             )
         )
-    tables = {}
-    for path, file in (
-        (names.ARTIFACT_BOUNDS, names.FILE_BOUNDS),
-        (names.ARTIFACT_ATTACKS, names.FILE_ATTACKS),
-        (names.ARTIFACT_MARGINS, names.FILE_MARGINS),
-    ):
-        if path in result.artifacts:
-            table = result.artifacts[path].content
-            if names.IMAGE in table:
-                table = table.assign(split=np.where(table[names.IMAGE] < n_own, *_SPLITS))
-            tables[file] = table.assign(**{names.MODEL: job.model})[[names.MODEL, *table.columns]]
-    if names.ARTIFACT_ATTACK_ARRAYS in result.artifacts:
-        save_arrays(job.folder, job.model, result.artifacts[names.ARTIFACT_ATTACK_ARRAYS].content)
-    return Outcome(model=job.model, run_id=job.run_id, row=dict(result.metrics), tables=tables)
+    row = {name: float(value) for name, value in result.metrics.items()}
+    complete = {"metrics": row, "validation_rows": n_own}
+    runs.log_json(job.store, job.run_id, complete, names.ARTIFACT_EVALUATION)
+    client_of(job.store).set_tag(job.run_id, names.TAG_EVALUATED, job.key)
 
 
 def _with_image_shape(job: Evaluation) -> dict[str, dict[str, Any]]:

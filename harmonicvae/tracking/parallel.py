@@ -1,214 +1,261 @@
-"""The driver's side of a study: runs created ahead, jobs sent to workers, results registered."""
+"""The driver's side of a sweep: jobs sent to workers, results registered and read back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, as_completed
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from joblib.externals.loky import get_reusable_executor
-from mlflow import MlflowClient
 
 from harmonicvae import names
 from harmonicvae._version import __version__
-from harmonicvae.tracking import registry, runs
-from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
+from harmonicvae.exceptions import StorageError
+from harmonicvae.processes import this_process
+from harmonicvae.tracking import registry, runs, sessions
+from harmonicvae.tracking.backends import Backend
+from harmonicvae.tracking.jobs import Evaluation, Outcome, evaluate_job, prepare_process
+from harmonicvae.tracking.keys import evaluation_key
+from harmonicvae.tracking.outcomes import read_evaluated, read_trained
+from harmonicvae.tracking.sessions import ModelRun
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
+from harmonicvae.tracking.storage import client_of
+from harmonicvae.tracking.training import Job, train_job
 
-#: One thread a worker in every library that counts threads by itself.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_LOST = "its worker process died (killed, or out of memory) several times; try n_jobs=1"
+_ENDED = "the sweep ended before this run did"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How and where the models of a sweep are trained; decides nothing about the results.
+
+    Parameters
+    ----------
+    backend : Backend
+    device : str
+        "auto", "cpu", "cuda".
+    checkpoints : Path or None
+        Folder of half-trained models; the same at every start, on all hosts.  None keeps
+        none: a model that is interrupted begins anew.
+    progress : Path or None
+        Folder for progress files.
+    reuse : bool
+        Whether models of other sweeps with the same content key are taken over.
+    finished : callable
+        Called with a model's name when it is trained or has failed.
+    """
+
+    backend: Backend = field(default_factory=Backend)
+    device: str = "auto"
+    checkpoints: Path | None = None
+    progress: Path | None = None
+    reuse: bool = True
+    finished: Callable[[str], Any] = lambda model: None
 
 
 def train_all(
     specs: Sequence[ModelSpec],
+    keys: Sequence[str],
     data: DataSpec,
     store: StoreSpec,
-    *,
-    folder: Path,
-    device: str,
-    n_jobs: int,
-    finished: Callable[[str], Any],
-) -> list[Outcome]:
-    """Train all models, each in a run of its own, and register each when it is done.
+    execution: Execution,
+) -> tuple[list[ModelRun], list[Outcome]]:
+    """Train all models that are not trained yet, and register each when it is done.
 
     Parameters
     ----------
     specs : sequence of ModelSpec
+    keys : sequence of str
+        Content key of each.
     data : DataSpec
     store : StoreSpec
         Its parent run becomes the parent of all.
-    folder : Path
-        Result folder.
-    device : str
-    n_jobs : int
-        Processes; 1 trains here, with all threads.
-    finished : callable
-        Called with a model's name when it is trained or has failed.
+    execution : Execution
 
     Returns
     -------
-    list of Outcome
-        In the order of the specs; ``model_uri`` is ``models:/name/version``.
+    found : list of ModelRun
+    outcomes : list of Outcome
+        Of every model, in the order of the specs; ``model_uri`` is ``models:/name/version``.
+
+    Raises
+    ------
+    StorageError
+        As soon as disk or store fail; what is finished is registered.
 
     Notes
     -----
     Whatever happens, no run stays RUNNING or SCHEDULED: those are marked KILLED.
     """
+    found: list[ModelRun] = []
     outcomes: dict[str, Outcome] = {}
-    run_ids: list[str] = []
+    prepare_process(store, None)
     try:
         for name in sorted({spec.registered_name for spec in specs}):
             registry.ensure_registered_model(store, name)
-        for spec in specs:
-            run_ids.append(_scheduled_run(store, spec))
-        jobs = [
-            Job(
-                spec=spec,
-                data=data,
-                store=store,
-                run_id=run_id,
-                folder=str(folder),
-                device=device,
-                threads=1 if n_jobs > 1 else None,
-            )
-            for spec, run_id in zip(specs, run_ids)
-        ]
-        by_run = {job.run_id: job for job in jobs}
-        for outcome in run_jobs(train_job, jobs, n_jobs):
-            outcomes[outcome.run_id] = registered(by_run[outcome.run_id], outcome)
-            finished(outcome.model)
+        for item in sessions.model_runs(store, list(specs), list(keys), reuse=execution.reuse):
+            found.append(item)
+        sessions.note_reused(store, found)
+        by_run = {item.run_id: item for item in found}
+        for item in found:
+            if item.model_uri:
+                outcome = Outcome(model=item.spec.name, run_id=item.run_id)
+                outcomes[item.run_id] = _completed(store, item, outcome, execution)
+        jobs = [_job(item, data, store, execution) for item in found if not item.model_uri]
+        for outcome in execution.backend.run(train_job, jobs, partial(_lost, store)):
+            item = by_run[outcome.run_id]
+            item.model_uri = outcome.model_uri
+            outcomes[outcome.run_id] = _completed(store, item, outcome, execution)
     finally:
-        runs.kill_unfinished(store, run_ids, "the study ended before this run did")
-    return [outcomes[run_id] for run_id in run_ids]
+        _close(store, [item.run_id for item in found if not item.foreign])
+    return found, [outcomes[item.run_id] for item in found]
 
 
-def _scheduled_run(store: StoreSpec, spec: ModelSpec) -> str:
-    """Create a model's run in state SCHEDULED; the driver alone creates runs."""
-    tags = {names.TAG_MODEL: spec.name, names.TAG_DATASET: spec.dataset}
-    run_id = runs.create_run(store, spec.name, "model", tags)
-    MlflowClient(store.tracking_uri).update_run(run_id, status="SCHEDULED")
-    return run_id
+def _job(item: ModelRun, data: DataSpec, store: StoreSpec, execution: Execution) -> Job:
+    checkpoint = checkpoint_file(execution.checkpoints, item.key)
+    return Job(
+        spec=item.spec,
+        data=data,
+        store=store,
+        run_id=item.run_id,
+        progress=None if execution.progress is None else str(execution.progress),
+        device=execution.device,
+        threads=execution.backend.threads,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        owner=this_process(),
+    )
 
 
-def evaluate_all(
-    jobs: Sequence[Evaluation], n_jobs: int, finished: Callable[[str], Any]
-) -> list[Outcome]:
-    """Evaluate all models; see :func:`train_all`."""
-    outcomes: dict[str, Outcome] = {}
-    try:
-        for outcome in run_jobs(evaluate_job, jobs, n_jobs):
-            outcomes[outcome.run_id] = outcome
-            finished(outcome.model)
-    finally:
-        if jobs:
-            run_ids = [job.run_id for job in jobs]
-            runs.kill_unfinished(jobs[0].store, run_ids, "the study ended before this run did")
-    return [outcomes[job.run_id] for job in jobs]
+def checkpoint_file(folder: Path | None, key: str) -> Path | None:
+    """Return the checkpoint of a model, by its key."""
+    return None if folder is None else folder / f"{key[:32]}.pt"
 
 
-def run_jobs(
-    function: Callable[[Any], Outcome], jobs: Sequence[Any], n_jobs: int
-) -> Iterator[Outcome]:
-    """Run jobs in worker processes and yield each outcome as it comes.
-
-    Parameters
-    ----------
-    function : callable
-        From a job to its Outcome; does not raise on failures of the job itself.
-    jobs : sequence of Job or Evaluation
-    n_jobs : int
-        Processes; 1 runs everything in this one.
-
-    Yields
-    ------
-    Outcome
-
-    Notes
-    -----
-    A worker that dies (killed, out of memory) takes its pool along.  What was unfinished is
-    then run again in one process at a time, and a job whose process dies even alone is
-    yielded as a failure.
-    """
-    if n_jobs == 1 or len(jobs) == 1:
-        yield from map(function, jobs)
-        return
-    left, workers = list(jobs), min(n_jobs, len(jobs))
-    while left:
-        done: list[Any] = []
-        for job, outcome in _pool_outcomes(function, left, workers):
-            done.append(job)
-            yield outcome
-        left = [job for job in left if job not in done]
-        if left and workers == 1:
-            yield _lost(left.pop(0))
-        workers = 1
+def _completed(store: StoreSpec, item: ModelRun, outcome: Outcome, execution: Execution) -> Outcome:
+    """Register a trained model, read its results back and drop its checkpoint."""
+    if outcome.fatal:
+        raise StorageError(outcome.failure)
+    outcome = registered(store, item, outcome)
+    checkpoint = checkpoint_file(execution.checkpoints, item.key)
+    if not outcome.failure and checkpoint is not None:
+        for file in checkpoint.parent.glob(f"*{checkpoint.name}*"):  # half-written ones too
+            with suppress(OSError):
+                file.unlink()
+    execution.finished(item.spec.name)
+    return outcome
 
 
-def _pool_outcomes(
-    function: Callable[[Any], Outcome], jobs: Sequence[Any], workers: int
-) -> Iterator[tuple[Any, Outcome]]:
-    """Yield what one pool finishes before it ends or breaks."""
-    pool = get_reusable_executor(max_workers=workers, env=_ONE_THREAD, reuse=False)
-    try:
-        futures = {pool.submit(function, job): job for job in jobs}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], future.result()
-            except BrokenExecutor:
-                continue
-    finally:
-        pool.shutdown(wait=True, kill_workers=True)
-
-
-def _lost(job: Any) -> Outcome:
-    """Return the failure of a job whose process died twice."""
-    reason = "its worker process died (killed, or out of memory); try n_jobs=1"
-    runs.end_run(job.store, job.run_id, "FAILED", reason)
-    model = job.spec.name if isinstance(job, Job) else job.model
-    return Outcome(model=model, run_id=job.run_id, failure=reason)
-
-
-def registered(job: Job, outcome: Outcome) -> Outcome:
+def registered(store: StoreSpec, item: ModelRun, outcome: Outcome) -> Outcome:
     """Register a trained model; a failed one is handed on as it is.
 
     Parameters
     ----------
-    job : Job
-    outcome : Outcome
+    store : StoreSpec
+    item : ModelRun
         With ``model_uri`` ``models:/m-…``.
+    outcome : Outcome
 
     Returns
     -------
     Outcome
-        With ``models:/name/version``; or a failure, with the run marked FAILED.
+        With row, tables and ``models:/name/version``; or a failure, with the run marked
+        FAILED.
     """
     if outcome.failure:
         return outcome
+    spec = item.spec
     tags = {
-        names.ENCODER_STD: job.spec.encoder_std,
-        names.INPUT_NOISE_STD: job.spec.input_noise_std,
-        names.SEED: job.spec.seed,
-        names.EPOCHS: job.spec.epochs,
-        names.TAG_STUDY_RUN: job.store.parent_run_id or "",
+        names.ENCODER_STD: spec.encoder_std,
+        names.INPUT_NOISE_STD: spec.input_noise_std,
+        names.SEED: spec.seed,
+        names.EPOCHS: spec.epochs,
+        names.TAG_STUDY_RUN: store.parent_run_id or "",
         names.TAG_VERSION: __version__,
     }
     try:
-        uri = registry.register(
-            job.store,
-            job.spec.registered_name,
-            outcome.model_uri,
-            outcome.run_id,
-            job.spec.alias,
-            tags,
-        )
+        uri = sessions.register(store, item, tags)
+        complete = read_trained(store, item.run_id, spec)
+    except StorageError:
+        raise
     except Exception as error:
-        reason = f"trained, but not registered: {type(error).__name__}: {error}"
-        runs.end_run(job.store, outcome.run_id, "FAILED", reason)
-        return replace(outcome, failure=reason)
-    return replace(outcome, model_uri=uri)
+        outcome.failure = f"trained, but not registered: {type(error).__name__}: {error}"
+        runs.end_run(store, item.run_id, "FAILED", outcome.failure)
+        return outcome
+    complete.model_uri = uri
+    return complete
+
+
+def _lost(store: StoreSpec, job: Job | Evaluation) -> Outcome:
+    """Return the failure of a job whose process died again and again."""
+    runs.end_run(store, job.run_id, "FAILED", _LOST)
+    model = job.spec.name if isinstance(job, Job) else job.model
+    return Outcome(model=model, run_id=job.run_id, failure=_LOST)
+
+
+def _close(store: StoreSpec, run_ids: list[str]) -> None:
+    """Mark what is still open as KILLED; where the store is gone, the next start does it."""
+    with suppress(StorageError):
+        runs.kill_unfinished(store, run_ids, _ENDED)
+
+
+def evaluate_all(
+    found: Sequence[ModelRun],
+    outcomes: Sequence[Outcome],
+    template: Evaluation,
+    store: StoreSpec,
+    execution: Execution,
+) -> list[Outcome]:
+    """Evaluate all trained models that are not evaluated yet.
+
+    Parameters
+    ----------
+    found, outcomes
+        From :func:`train_all`.
+    template : Evaluation
+        Evaluators, data, rows and threads; the rest is filled in for each model.
+    store : StoreSpec
+    execution : Execution
+
+    Returns
+    -------
+    list of Outcome
+        Of every trained model, in order.
+
+    Raises
+    ------
+    StorageError
+        As in :func:`train_all`.
+    """
+    done: dict[str, Outcome] = {}
+    run_ids: list[str] = []
+    jobs: list[Evaluation] = []
+    trained = [(item, out) for item, out in zip(found, outcomes) if not out.failure]
+    try:
+        for item, outcome in trained:
+            key = evaluation_key(item.key, template.evaluators, template.n_points)
+            run_id, complete = sessions.evaluation_run(store, item, key)
+            run_ids.append(run_id)
+            job = template.of(item.spec.name, outcome.model_uri, run_id, key)
+            if complete:
+                done[run_id] = read_evaluated(run_id, job.model)
+                execution.finished(job.model)
+            else:
+                jobs.append(job)
+        for outcome in execution.backend.run(evaluate_job, jobs, partial(_lost, store)):
+            if outcome.fatal:
+                raise StorageError(outcome.failure)
+            if not outcome.failure:
+                outcome = read_evaluated(outcome.run_id, outcome.model)
+            done[outcome.run_id] = outcome
+            execution.finished(outcome.model)
+    finally:
+        _close(store, run_ids)
+    return [done[run_id] for run_id in run_ids]
 
 
 def log_study_start(store: StoreSpec, described: dict[str, Any], data: tuple[Any, Any]) -> None:
@@ -224,7 +271,6 @@ def log_study_start(store: StoreSpec, described: dict[str, Any], data: tuple[Any
         "input_noise_std",
         "radii",
         "n_images",
-        "n_jobs",
         "reproduction_errors",
     )
     runs.log_parameters(store, store.parent_run_id, {key: str(described[key]) for key in kept})
@@ -240,7 +286,7 @@ def log_study_end(
     """Log a study's result folder as artifacts and its totals as metrics."""
     if store.parent_run_id is None:
         return
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     client.log_artifacts(store.parent_run_id, str(folder), names.ARTIFACT_REPORT)
     totals = {
         "models": float(len(models)),
@@ -248,3 +294,9 @@ def log_study_end(
         "wall_seconds": described["wall_seconds"],
     }
     runs.log_metrics(store, store.parent_run_id, totals)
+
+
+def drop_checkpoints(folder: Path | None) -> None:
+    """Remove the folder of checkpoints once nothing is left in it."""
+    if folder is not None and folder.is_dir() and not any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -21,6 +21,7 @@ from harmonicvae._version import __version__
 from harmonicvae.exceptions import HarmonicVAEError, InputError, TrackingError
 from harmonicvae.models import HarmonicVAE, load_estimator, save_estimator
 from harmonicvae.tracking.specs import StoreSpec
+from harmonicvae.tracking.storage import client_of
 
 #: What a stored model needs to be loaded again.
 _REQUIREMENTS = ("torch", "skorch", "scikit-learn", "numpy", "pandas", "mlflow")
@@ -62,7 +63,7 @@ def log_model(estimator: HarmonicVAE, params: Mapping[str, Any] | None = None) -
 
 def ensure_registered_model(store: StoreSpec, name: str) -> None:
     """Create the registered model where there is none; to be called by one process only."""
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     try:
         client.get_registered_model(name)
     except MlflowException:
@@ -76,7 +77,7 @@ def ensure_registered_model(store: StoreSpec, name: str) -> None:
 def register(
     store: StoreSpec, name: str, model_uri: str, run_id: str, alias: str, tags: Mapping[str, Any]
 ) -> str:
-    """Register a stored model as the next version and point the alias to it.
+    """Register a stored model as the next version and point the alias to it, once a run.
 
     Parameters
     ----------
@@ -97,17 +98,25 @@ def register(
     str
         ``models:/name/version``.
     """
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     model_id = model_uri.rpartition("/")[2]
-    version = client.create_model_version(
-        name,
-        source=model_uri,
-        run_id=run_id,
-        tags={key: str(value) for key, value in tags.items()},
-        model_id=model_id if model_id.startswith("m-") else None,
-    )
-    client.set_registered_model_alias(name, alias, version.version)
-    return f"models:/{name}/{version.version}"
+    version = version_of(store, name, run_id)
+    if version is None:
+        version = client.create_model_version(
+            name,
+            source=model_uri,
+            run_id=run_id,
+            tags={key: str(value) for key, value in tags.items()},
+            model_id=model_id if model_id.startswith("m-") else None,
+        ).version
+        client.set_registered_model_alias(name, alias, version)
+    return f"models:/{name}/{version}"
+
+
+def version_of(store: StoreSpec, name: str, run_id: str) -> str | None:
+    """Return the version of a registered model that a run has trained; None if there is none."""
+    found = client_of(store).search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    return max((version.version for version in found), key=int, default=None)
 
 
 def load_model(uri: str, *, device: str = "auto") -> HarmonicVAE:

@@ -22,8 +22,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
 from harmonicvae import names
 from harmonicvae._version import __version__
-from harmonicvae.exceptions import TrackingError
+from harmonicvae.exceptions import StorageError, TrackingError
+from harmonicvae.processes import this_process
 from harmonicvae.tracking.specs import StoreSpec
+from harmonicvae.tracking.storage import client_of
 from harmonicvae.tracking.stores import first_line, outer_run_id
 
 T = TypeVar("T")
@@ -31,6 +33,8 @@ T = TypeVar("T")
 #: Reasons of failures are cut there; MLflow's stores allow a little more in a tag.
 MAX_REASON = 5000
 _DATASET_TRIES = 5
+#: Metrics that MLflow takes in one call.
+_METRICS_A_CALL = 1000
 #: Packages that results depend on.
 ENVIRONMENT_PACKAGES = (
     "torch",
@@ -68,17 +72,21 @@ def create_run(
         MLFLOW_RUN_NAME: name,
         names.TAG_ROLE: role,
         names.TAG_VERSION: __version__,
+        names.TAG_OWNER: this_process(),
         "mlflow.source.name": "harmonicvae",
     }
     if store.parent_run_id:
         all_tags[MLFLOW_PARENT_RUN_ID] = store.parent_run_id
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     return client.create_run(store.experiment_id, tags=all_tags | dict(tags or {})).info.run_id
 
 
-def adopt_run(store: StoreSpec, name: str, role: str) -> str:
-    """Return the run of ``mlflow run`` if there is one in this experiment, else a new one."""
-    client = MlflowClient(store.tracking_uri)
+def adopt_run(store: StoreSpec, name: str, role: str, former: str | None = None) -> str:
+    """Return the run of ``mlflow run`` if there is one in this experiment, else a new one.
+
+    In place of a new one, ``former``, a run that ended, is opened again where it is given.
+    """
+    client = client_of(store)
     outer = outer_run_id()
     try:
         experiment_id = client.get_run(outer).info.experiment_id if outer else None
@@ -89,34 +97,78 @@ def adopt_run(store: StoreSpec, name: str, role: str) -> str:
     if outer and experiment_id == store.experiment_id:
         client.set_tag(outer, names.TAG_ROLE, role)
         client.set_tag(outer, names.TAG_VERSION, __version__)
+        client.set_tag(outer, names.TAG_OWNER, this_process())
         client.set_tag(outer, MLFLOW_RUN_NAME, name)
         return outer
-    run_id = create_run(store, name, role)
+    if former is None:
+        run_id = create_run(store, name, role)
+    else:
+        run_id = former
+        reopen(store, run_id)
+        client.update_run(run_id, status="RUNNING")
     if outer:
         client.set_tag(outer, names.TAG_STUDY_RUN, run_id)
     return run_id
 
 
 @contextmanager
-def finishing(store: StoreSpec, run_id: str) -> Iterator[None]:
-    """End a run whatever happens: FINISHED, FAILED with the reason as a tag, or KILLED."""
+def finishing(
+    store: StoreSpec, run_id: str, leave: type[BaseException] | tuple[()] = ()
+) -> Iterator[None]:
+    """End a run whatever happens: FINISHED, FAILED with the reason as a tag, or KILLED.
+
+    After an error of the type ``leave`` the run stays as it is.  Where the store itself is
+    the trouble, the run stays open until the next start finds it.
+    """
     try:
         yield
+    except leave:
+        raise
     except KeyboardInterrupt:
-        end_run(store, run_id, "KILLED", "interrupted by the user")
+        with suppress(StorageError):
+            end_run(store, run_id, "KILLED", "interrupted by the user")
         raise
     except BaseException as error:
-        end_run(store, run_id, "FAILED", f"{type(error).__name__}: {error}")
+        with suppress(StorageError):
+            end_run(store, run_id, "FAILED", f"{type(error).__name__}: {error}")
         raise
     end_run(store, run_id, "FINISHED")
 
 
 def end_run(store: StoreSpec, run_id: str, status: str, reason: str | None = None) -> None:
     """Set the final status of a run and, where there is one, the reason as a tag."""
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     if reason:
         client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
     client.set_terminated(run_id, status)
+
+
+def reopen(store: StoreSpec, run_id: str, parent_run_id: str | None = None) -> None:
+    """Take over a run that ended early: SCHEDULED again, ours, without its former failure.
+
+    Parameters
+    ----------
+    store : StoreSpec
+    run_id : str
+    parent_run_id : str or None
+        New parent; None keeps the former one.
+    """
+    client = client_of(store)
+    tags = client.get_run(run_id).data.tags
+    client.set_tag(run_id, names.TAG_OWNER, this_process())
+    if parent_run_id and tags.get(MLFLOW_PARENT_RUN_ID) != parent_run_id:
+        client.set_tag(run_id, MLFLOW_PARENT_RUN_ID, parent_run_id)
+    if names.TAG_FAILURE in tags:
+        client.delete_tag(run_id, names.TAG_FAILURE)
+    client.update_run(run_id, status="SCHEDULED")
+
+
+def finish(store: StoreSpec, run_id: str) -> None:
+    """Mark a run FINISHED that was complete before it was interrupted."""
+    client = client_of(store)
+    if names.TAG_FAILURE in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, names.TAG_FAILURE)
+    client.set_terminated(run_id, "FINISHED")
 
 
 def fail_outer_run(reason: str) -> None:
@@ -132,7 +184,7 @@ def fail_outer_run(reason: str) -> None:
 
 def kill_unfinished(store: StoreSpec, run_ids: list[str], reason: str) -> list[str]:
     """Mark runs still RUNNING or SCHEDULED as KILLED and return their ids."""
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     open_states = ("RUNNING", "SCHEDULED")
     left = [run_id for run_id in run_ids if client.get_run(run_id).info.status in open_states]
     for run_id in left:
@@ -146,7 +198,7 @@ def log_parameters(store: StoreSpec, run_id: str, parameters: Mapping[str, Any])
     A parameter that ``mlflow run`` has logged already as text keeps its value; where ours
     differs it is logged as ``harmonicvae.<name>`` beside it.
     """
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     known = client.get_run(run_id).data.params
     params = [
         Param(key if key not in known else f"harmonicvae.{key}", str(value))
@@ -169,7 +221,7 @@ def log_metrics(
     entities = [
         Metric(key, float(value), now, step, model_id=model_id) for key, value in metrics.items()
     ]
-    MlflowClient(store.tracking_uri).log_batch(run_id, metrics=entities)
+    client_of(store).log_batch(run_id, metrics=entities)
 
 
 def log_dataset(store: StoreSpec, run_id: str, data: Any, context: str) -> None:
@@ -195,7 +247,7 @@ def log_dataset(store: StoreSpec, run_id: str, data: Any, context: str) -> None:
     entity = DatasetInput(
         dataset=dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", context)]
     )
-    client = MlflowClient(store.tracking_uri)
+    client = client_of(store)
     with_dataset_retries(lambda: client.log_inputs(run_id, datasets=[entity]))
 
 
@@ -222,9 +274,7 @@ def log_json(store: StoreSpec, run_id: str, value: Any, artifact: str) -> None:
         path = Path(folder) / Path(artifact).name
         path.write_text(json.dumps(value, indent=1), encoding="utf-8")
         parent = str(Path(artifact).parent)
-        MlflowClient(store.tracking_uri).log_artifact(
-            run_id, str(path), None if parent == "." else parent
-        )
+        client_of(store).log_artifact(run_id, str(path), None if parent == "." else parent)
 
 
 def environment() -> dict[str, str]:
@@ -247,26 +297,49 @@ class EpochLogger:
     run_id : str
     seconds : float, default=5.0
         Time between two writes; each is one transaction whatever the number of epochs.
+
+    Notes
+    -----
+    Epochs that the run has already are not logged again: a run that is continued from a
+    checkpoint holds each epoch once.
     """
 
     def __init__(self, store: StoreSpec, run_id: str, seconds: float = 5.0) -> None:
         self.store, self.run_id, self.seconds = store, run_id, seconds
-        self._waiting: list[Metric] = []
+        self._waiting: list[list[Metric]] = []
+        self._known = _logged_epochs(store, run_id)
         self._last = time.monotonic()
 
     def __call__(self, row: Mapping[str, float]) -> None:
         """Take the figures of one epoch."""
         now, step = int(time.time() * 1000), int(row[names.EPOCH])
-        self._waiting += [
-            Metric(key, float(value), now, step) for key, value in row.items() if key != names.EPOCH
-        ]
+        if step in self._known:
+            return
+        self._known.add(step)
+        self._waiting.append(
+            [
+                Metric(key, float(value), now, step)
+                for key, value in row.items()
+                if key != names.EPOCH
+            ]
+        )
         if time.monotonic() - self._last > self.seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting (at most 1,000 metrics a call, MLflow's limit)."""
-        client = MlflowClient(self.store.tracking_uri)
+        """Write what is waiting, whole epochs at a time, MLflow's limit at most."""
+        client = client_of(self.store)
         while self._waiting:
-            part, self._waiting = self._waiting[:1000], self._waiting[1000:]
-            client.log_batch(self.run_id, metrics=part)
+            batch: list[Metric] = []
+            rest = list(self._waiting)
+            while rest and len(batch) + len(rest[0]) <= _METRICS_A_CALL:
+                batch += rest.pop(0)
+            client.log_batch(self.run_id, metrics=batch)
+            self._waiting = rest
         self._last = time.monotonic()
+
+
+def _logged_epochs(store: StoreSpec, run_id: str) -> set[int]:
+    """Return the epochs whose figures a run holds."""
+    history = client_of(store).get_metric_history(run_id, names.TRAIN_LOSS)
+    return {metric.step for metric in history}

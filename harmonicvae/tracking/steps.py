@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,15 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from harmonicvae import names
-from harmonicvae.exceptions import InputError, TrackingError
+from harmonicvae.exceptions import InputError, StorageError, TrackingError
 from harmonicvae.tracking import parallel, registry, runs, stores
-from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
+from harmonicvae.tracking.jobs import Evaluation, Outcome, evaluate_job
+from harmonicvae.tracking.outcomes import read_evaluated
+from harmonicvae.tracking.reaping import reap
+from harmonicvae.tracking.sessions import ModelRun
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
+from harmonicvae.tracking.storage import client_of
+from harmonicvae.tracking.training import Job, train_job
 
 
 def train_one(
@@ -41,16 +45,18 @@ def train_one(
         If training or registration failed; the run says why.
     """
     store = stores.open_store(experiment)
+    reap(store)
     run_id = runs.adopt_run(store, spec.name, "model")
-    with runs.finishing(store, run_id), tempfile.TemporaryDirectory() as folder:
+    with runs.finishing(store, run_id):
         registry.ensure_registered_model(store, spec.registered_name)
         tags = {names.TAG_MODEL: spec.name, names.TAG_DATASET: spec.dataset}
         for key, value in tags.items():
-            MlflowClient(store.tracking_uri).set_tag(run_id, key, value)
-        job = Job(spec=spec, data=data, store=store, run_id=run_id, folder=folder, device=device)
-        outcome = parallel.registered(job, train_job(job))
+            client_of(store).set_tag(run_id, key, value)
+        outcome = train_job(Job(spec=spec, data=data, store=store, run_id=run_id, device=device))
+        trained = ModelRun(spec=spec, key="", run_id=run_id, model_uri=outcome.model_uri)
+        outcome = parallel.registered(store, trained, outcome)
         if outcome.failure:
-            raise TrackingError(outcome.failure)
+            raise (StorageError if outcome.fatal else TrackingError)(outcome.failure)
     return outcome
 
 
@@ -85,25 +91,24 @@ def evaluate_one(
         If there is no such model.
     """
     store = stores.open_store(experiment)
+    reap(store)
     data = data or trained_on(model_uri)
     name = f"{'+'.join(evaluators)} {model_uri}"
     run_id = runs.adopt_run(store, name, "evaluation")
-    client = MlflowClient(store.tracking_uri)
-    client.set_tag(run_id, names.TAG_MODEL, model_uri)
-    with tempfile.TemporaryDirectory() as folder:
-        job = Evaluation(
-            model="model",
-            model_uri=model_uri,
-            evaluators=evaluators,
-            data=data,
-            store=store,
-            run_id=run_id,
-            folder=folder,
-        )
-        outcome = evaluate_job(job)  # ends the run if it fails
-    if not outcome.failure:
-        runs.end_run(store, run_id, "FINISHED")
-    return outcome
+    client_of(store).set_tag(run_id, names.TAG_MODEL, model_uri)
+    job = Evaluation(
+        model="model",
+        model_uri=model_uri,
+        evaluators=evaluators,
+        data=data,
+        store=store,
+        run_id=run_id,
+    )
+    outcome = evaluate_job(job)  # ends the run if it fails
+    if outcome.failure:
+        return outcome
+    runs.end_run(store, run_id, "FINISHED")
+    return read_evaluated(run_id, job.model)
 
 
 def trained_on(model_uri: str) -> DataSpec:
