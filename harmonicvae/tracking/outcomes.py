@@ -36,6 +36,10 @@ EVALUATION_TABLES = {
     names.ARTIFACT_ATTACKS: names.FILE_ATTACKS,
     names.ARTIFACT_MARGINS: names.FILE_MARGINS,
 }
+#: What makes pandas read the very float that was written; later versions always do.
+_EXACT: dict[str, Any] = (
+    {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}
+)
 #: Values of the column "split" of attacks.csv.
 _SPLITS = ("validation", "train")
 
@@ -113,7 +117,7 @@ def _content(run_id: str, path: str, folder: str) -> Any:
     except (MlflowException, OSError):
         return None
     if path.endswith(".csv"):
-        return pd.read_csv(local, float_precision="round_trip")
+        return pd.read_csv(local, **_EXACT)
     if path.endswith(".npz"):
         with np.load(local) as stored:
             return dict(stored)

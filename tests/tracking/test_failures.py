@@ -15,6 +15,7 @@ from harmonicvae.cli import main
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.result_folder import building, check_output
 from harmonicvae.tracking import parallel, registry, runs, stores
+from harmonicvae.tracking.backends import Backend
 from harmonicvae.tracking.jobs import Outcome
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -34,6 +35,13 @@ def store(tmp_path, monkeypatch):
 def spec(**changes):
     values = {"dataset": "sinc", "encoder_std": 0.5, "input_noise_std": 0.0, "seed": 0}
     return ModelSpec(**values | {"epochs": 1, "latent_dim": 1} | changes)
+
+
+def train(specs, store, **execution):
+    """Train models under keys of their names and return what became of them."""
+    keys = [item.name for item in specs]
+    execution = parallel.Execution(device="cpu", **execution)
+    return parallel.train_all(specs, keys, DataSpec(name="sinc"), store, execution)[1]
 
 
 # ------------------------------------------------------------------------- dead workers
@@ -61,7 +69,8 @@ def test_a_dead_worker_loses_its_own_job_only(store):
     opened = stores.open_store("dead")
     labels = ["a", "b", "mortal", "c", "mortal too", "d"]
     tasks = [Task(label, runs.create_run(opened, label, "model"), opened) for label in labels]
-    outcomes = {item.model: item for item in parallel.run_jobs(die_or_return, tasks, 2)}
+    run = Backend(n_jobs=2).run(die_or_return, tasks, lambda task: parallel._lost(opened, task))
+    outcomes = {item.model: item for item in run}
     assert set(outcomes) == set(labels)
     for label, outcome in outcomes.items():
         assert bool(outcome.failure) == ("mortal" in label), label
@@ -73,7 +82,7 @@ def test_a_dead_worker_loses_its_own_job_only(store):
 
 def test_jobs_of_one_process_run_here(store):
     tasks = [Task(label, label, None) for label in "ab"]
-    outcomes = list(parallel.run_jobs(die_or_return, tasks, 1))
+    outcomes = list(Backend().run(die_or_return, tasks, lambda task: None))
     assert [item.row["pid"] for item in outcomes] == [os.getpid()] * 2
 
 
@@ -92,15 +101,7 @@ def test_an_interrupt_while_runs_are_created_leaves_none_open(store, monkeypatch
 
     monkeypatch.setattr(runs, "create_run", create_two)
     with pytest.raises(KeyboardInterrupt):
-        parallel.train_all(
-            [spec(seed=seed) for seed in range(4)],
-            DataSpec(name="sinc"),
-            opened,
-            folder=store,
-            device="cpu",
-            n_jobs=1,
-            finished=lambda model: None,
-        )
+        train([spec(seed=seed) for seed in range(4)], opened)
     assert {MlflowClient().get_run(run_id).info.status for run_id in created} == {"KILLED"}
 
 
@@ -111,15 +112,7 @@ def test_models_finished_before_an_interrupt_are_registered(store):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        parallel.train_all(
-            [spec(seed=seed) for seed in range(2)],
-            DataSpec(name="sinc"),
-            opened,
-            folder=store,
-            device="cpu",
-            n_jobs=1,
-            finished=stop,
-        )
+        train([spec(seed=seed) for seed in range(2)], opened, finished=stop)
     (version,) = MlflowClient().search_model_versions("name='harmonicvae-sinc'")
     assert version.tags[names.SEED] == "0"
 
@@ -131,15 +124,7 @@ def test_an_unregistered_model_is_a_failure_with_its_reason(store, monkeypatch):
         raise mlflow.exceptions.MlflowException("registry is full")
 
     monkeypatch.setattr(registry, "register", refuse)
-    (outcome,) = parallel.train_all(
-        [spec()],
-        DataSpec(name="sinc"),
-        opened,
-        folder=store,
-        device="cpu",
-        n_jobs=1,
-        finished=lambda model: None,
-    )
+    (outcome,) = train([spec()], opened)
     assert "registry is full" in outcome.failure
     run = MlflowClient().get_run(outcome.run_id)
     assert run.info.status == "FAILED"

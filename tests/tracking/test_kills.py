@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from harmonicvae import names
 
 #: Seconds after which a start of a sweep is given up; no test waits that long.
-TIMEOUT = 600
+TIMEOUT = 2400
 
 
 def start(folder, options):

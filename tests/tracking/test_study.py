@@ -21,7 +21,7 @@ from harmonicvae.cli import main
 from harmonicvae.datasets import load_sinc
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.lipschitz import bound
-from harmonicvae.tracking import jobs, runs, stores
+from harmonicvae.tracking import runs, stores, training
 from harmonicvae.tracking.registry import load_model
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
@@ -290,7 +290,7 @@ def test_foreign_files_in_the_output_folder_are_left_alone(store, tmp_path, caps
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_diverging_model_fails_alone_with_its_reason(store, tmp_path):
+def test_a_diverging_model_fails_alone_with_its_reason(store):
     spec = ModelSpec(
         dataset="sinc",
         encoder_std=0.5,
@@ -303,10 +303,8 @@ def test_a_diverging_model_fails_alone_with_its_reason(store, tmp_path):
     )
     opened = stores.open_store("failures")
     run_id = runs.create_run(opened, spec.name, "model")
-    job = jobs.Job(
-        spec=spec, data=DataSpec(name="sinc"), store=opened, run_id=run_id, folder=str(tmp_path)
-    )
-    outcome = jobs.train_job(job)
+    job = training.Job(spec=spec, data=DataSpec(name="sinc"), store=opened, run_id=run_id)
+    outcome = training.train_job(job)
     assert "smaller lr" in outcome.failure
     run = MlflowClient().get_run(run_id)
     assert run.info.status == "FAILED"
@@ -340,7 +338,8 @@ def test_an_interrupted_study_leaves_no_run_open(store, tmp_path, number):
     found = MlflowClient().search_runs([experiment.experiment_id])
     assert len(found) == 6
     assert {run.info.status for run in found} == {"KILLED"}
-    assert not list(tmp_path.glob("*out*"))  # no half-made results
+    assert "repeat the command to continue" in errors
+    assert not list(tmp_path.glob("out")) + list(tmp_path.glob(".out*"))  # no half-made results
 
 
 # ----------------------------------------------------------------------- mlflow run
