@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -98,10 +99,15 @@ def _write_model(
 ) -> dict[str, Any]:
     """Write one model's file, if it has a state, and return its line of the manifest."""
     if isinstance(content, str):
-        return {"key": key, "file": None, "failure": content}
+        return {"key": key, "file": None, "sha256": None, "failure": content}
     file = f"model-{index:03d}.pt"
     _write(partial / file, lambda stream: torch.save(_owned(content), stream))
-    return {"key": key, "file": file, "failure": None}
+    return {"key": key, "file": file, "sha256": _digest(partial / file), "failure": None}
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _owned(value: Any) -> Any:
@@ -173,7 +179,7 @@ def read_group(path: Path, keys: Sequence[str]) -> dict[str, dict[str, Any] | st
         newer = described["format"] > FORMAT
         lines = {str(line["key"]): line for line in described["models"]}
         epoch = int(described["epoch"])
-        files = {key: line["file"] for key, line in lines.items()}
+        files = {key: (line["file"], line["sha256"]) for key, line in lines.items()}
         reasons = {key: str(line["failure"]) for key, line in lines.items()}
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(
@@ -187,15 +193,18 @@ def read_group(path: Path, keys: Sequence[str]) -> dict[str, dict[str, Any] | st
             f"group has {sorted(keys)}; {remedy}"
         )
     return {
-        key: reasons[key] if file is None else _read_model(path / str(file), epoch, remedy)
-        for key, file in files.items()
+        key: reasons[key] if file is None else _read_model(path / file, digest, epoch, remedy)
+        for key, (file, digest) in files.items()
     }
 
 
-def _read_model(path: Path, epoch: int, remedy: str) -> dict[str, Any]:
+def _read_model(path: Path, digest: str, epoch: int, remedy: str) -> dict[str, Any]:
+    """Read one model's file after comparing its digest: torch checks no sums itself."""
     try:
+        if path.exists() and _digest(path) != digest:
+            raise InputError(f"{os.fspath(path)!r} is not as it was written")
         state = read_checkpoint(path)
-    except InputError as error:
+    except (InputError, OSError) as error:
         raise InputError(f"damaged checkpoint: {error}; {remedy}") from error
     if len(state["history"]) != epoch:
         raise InputError(

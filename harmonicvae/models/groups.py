@@ -157,7 +157,7 @@ def stack_size(
     On a GPU all models, as far as weights, moments and batches take at most half of its
     memory.  On the CPU as many as keep a buffer (models, batch, widest layer) within 4 MiB:
     beyond that activations leave the cache between two operations, and a stack is slower
-    than one model after another (EXPERIMENTS.md, benchmarks/together.py).
+    than one model after another (benchmarks/together.py measures it).
 
     Examples
     --------

@@ -75,8 +75,7 @@ class StackedLoss:
         if not self.learned:
             stds = [criterion.encoder_std for criterion in criteria]
             scales = [
-                code_scale(std, "squared_std" in c.switches)  # type: ignore[arg-type]
-                for std, c in zip(stds, criteria)
+                code_scale(std, "squared_std" in c.switches) for std, c in zip(stds, criteria)
             ]
             alone = len(stds) == 1  # a number is multiplied and added in one rounding
             self.std = stds[0] if alone else column(stds, 1)
@@ -235,7 +234,8 @@ class ModelStack:
             Wall time of the epoch.
         """
         started = time.perf_counter()
-        orders = [permutation(self.batches.n_rows, net.order_generator_) for net in self.nets]
+        generators: list[Any] = [net.order_generator_ for net in self.nets]
+        orders = [permutation(self.batches.n_rows, generator) for generator in generators]
         order = torch.stack(orders)
         if self.batches.on_device:
             order = order.pin_memory().to(self.device, non_blocking=True)
