@@ -37,7 +37,8 @@ from tests.models.cases import weights
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
 
 #: Largest difference of a weight, relative to the largest weight of its model, and of a
-#: loss, relative to it.  Measured here (30 epochs, AVX-512, MKL): 3e-7.
+#: loss, relative to it.  Measured (30 epochs, MKL with AVX-512): 6e-7 in one stack of six
+#: models, 0 in stacks of one or two.
 TOLERANCE = 5e-6
 SHAPES = {"latent_dim": 3, "hidden_dims": (16, 8), "activation": "tanh", "batch_size": 64}
 MIX = [
@@ -330,9 +331,11 @@ def test_writes_are_throttled_and_the_last_epoch_is_written(digits, tmp_path, mo
 SCRIPT = """
 import sys, warnings
 import numpy as np
+import torch
 from harmonicvae.models import fit_together
 from tests.models.test_together import grid
 warnings.simplefilter("ignore")
+torch.set_num_threads(int(sys.argv[3]))
 X = np.load(sys.argv[1])
 vaes = grid(max_epochs=400)
 fit_together(vaes, X, checkpoint_dir=sys.argv[2], checkpoint_seconds=0)
@@ -343,9 +346,11 @@ fit_together(vaes, X, checkpoint_dir=sys.argv[2], checkpoint_seconds=0)
 def test_killed_at_any_moment(digits, tmp_path):
     np.save(tmp_path / "X.npy", digits)
     folder = tmp_path / "checkpoint"
+    threads = str(torch.get_num_threads())
+    command = [sys.executable, "-c", SCRIPT, tmp_path / "X.npy", folder, threads]
     last = 0
     for wait in (0.05, 0.2, 0.4):
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path / "X.npy", folder])
+        process = subprocess.Popen(command)
         while not folder.is_dir() or (group_checkpoints.newest_checkpoint(folder) is None):
             assert process.poll() is None
         with pytest.raises(subprocess.TimeoutExpired):
@@ -363,10 +368,7 @@ def test_killed_at_any_moment(digits, tmp_path):
     fit_together(resumed, digits, checkpoint_dir=folder)
     assert [path.name for path in folder.iterdir()] == [f"epoch-{done:06d}"]
     fit_together(whole, digits)
-    if torch.get_num_threads() == int(os.environ.get("OMP_NUM_THREADS", 0)):
-        assert_identical(resumed, whole)
-    else:  # the killed processes had another number of threads
-        assert_same(resumed, whole, digits)
+    assert_identical(resumed, whole)
 
 
 @pytest.mark.parametrize("moment", ["write", "rename", "remove"])
