@@ -20,7 +20,7 @@ from harmonicvae.models.fitting import resume_context, seeded_generators
 from harmonicvae.models.groups import stack_size
 from harmonicvae.models.net import VAENet, history_row
 from harmonicvae.models.resuming import load_training_state, training_state
-from harmonicvae.models.stacks import ModelStack
+from harmonicvae.models.stacks import ModelStack, shared_batches
 
 #: How the reason of a diverged model begins in a group's checkpoint.
 _DIVERGED = f"{DivergenceError.__name__}: "
@@ -200,17 +200,18 @@ class GroupTraining:
     def _stacks(self) -> Iterator[tuple[ModelStack, Sequence[Member]]]:
         """Yield the stacks with their members; failed ones keep their place in them."""
         params = self.members[0].params
+        batches = shared_batches(self.members[0].net, self.X)
         size = stack_size(
             len(self.members),
             self.X.shape[1],
             latent_dim=params["latent_dim"],
             hidden_dims=params["hidden_dims"],
-            batch_size=min(params["batch_size"], self.X.shape[0]),
-            device=self.members[0].device,
+            batch_size=batches.batch_size,
+            device=batches.device,
         )
         for start in range(0, len(self.members), size):
             part = self.members[start : start + size]
-            yield ModelStack([member.net for member in part], self.X), part
+            yield ModelStack([member.net for member in part], batches), part
 
     def _train(self, stacks: list[tuple[ModelStack, Sequence[Member]]], done: int) -> None:
         dataset, written = RowDataset(self.X), time.monotonic()

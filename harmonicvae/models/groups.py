@@ -146,6 +146,7 @@ def stack_size(
     latent_dim, hidden_dims, batch_size
         As of the estimators.
     device : str or torch.device, default="cpu"
+        "auto", "cpu", "cuda" or "cuda:N".
 
     Returns
     -------
@@ -166,7 +167,7 @@ def stack_size(
     """
     widest = max([n_features, latent_dim, *hidden_dims])
     buffer = 4 * batch_size * widest
-    place = torch.device(device)
+    place = checks.check_device(device)
     if place.type == "cpu":
         most = CPU_BUFFER_BYTES // buffer
     else:

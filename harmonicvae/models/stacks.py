@@ -121,6 +121,29 @@ class StackedLoss:
         return squared_error + self.weights * kl, squared_error, kl
 
 
+def shared_batches(net: VAENet, X: Any) -> RowBatches:
+    """Return the rows for all stacks of a group: on a GPU they are kept there once.
+
+    Parameters
+    ----------
+    net : VAENet
+        Any of the group.
+    X : ndarray of shape (n, d), float32, or ScaledImages
+
+    Returns
+    -------
+    RowBatches
+        Complete batches only, to gather from.
+    """
+    return RowBatches(
+        X,
+        batch_size=net.batch_size,
+        device=torch.device(net.device),
+        generator=None,
+        drop_last=True,
+    )
+
+
 class ModelStack:
     """Models of the same shapes whose parameters are slices of stacked tensors.
 
@@ -130,7 +153,8 @@ class ModelStack:
         Initialised, perhaps with the state of a checkpoint; all after the same number of
         epochs.  Until :meth:`release` their parameters and optimiser states are views of
         the stack.
-    X : ndarray of shape (n, d), float32, or ScaledImages
+    batches : RowBatches
+        Rows of all stacks of a group, from :func:`shared_batches`.
 
     Notes
     -----
@@ -138,17 +162,14 @@ class ModelStack:
     they are.  No value is brought from the device before an epoch ends.
     """
 
-    def __init__(self, nets: Sequence[VAENet], X: Any) -> None:
+    def __init__(self, nets: Sequence[VAENet], batches: RowBatches) -> None:
         self.nets = nets
-        first = nets[0]
-        self.device = torch.device(first.device)
-        self.batches = RowBatches(
-            X, batch_size=first.batch_size, device=self.device, generator=None, drop_last=True
-        )
+        self.batches = batches
+        self.device = batches.device
         self.loss = StackedLoss([net.criterion_ for net in nets], self.device)
         self.parameters = self._stacked_parameters()
         self.optimizer = self._stacked_optimizer()
-        module = first.module_
+        module = nets[0].module_
         self.encoder = self._stacked_layers("encoder", module.encoder)
         self.decoder = self._stacked_layers("decoder", module.decoder)
         count = (len(nets), self.batches.batch_size)

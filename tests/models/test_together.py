@@ -32,6 +32,7 @@ from harmonicvae.models import (
     save_estimator,
     together_groups,
 )
+from harmonicvae.models.batches import RowBatches
 from tests.models.cases import weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::harmonicvae.exceptions.CollapseWarning")
@@ -124,6 +125,24 @@ def test_bytes_incomplete_and_short_batches(images, batch_size):
     found, wanted = grid(batch_size=batch_size), grid(batch_size=batch_size)
     fit_together(found, images)
     assert_same(found, [vae.fit(images) for vae in wanted], images)
+
+
+def test_rows_gathered_at_once_as_on_a_gpu(images, monkeypatch):
+    """The data's way on a GPU, taken on the CPU: bytes kept whole, one gather for all models."""
+    build = RowBatches.__init__
+
+    def keep_whole(self, X, **options):
+        build(self, X, **options)
+        self._rows = torch.from_numpy(X.raw)
+
+    wanted = [vae.fit(images) for vae in grid()]
+    with monkeypatch.context() as patched:
+        patched.setattr(RowBatches, "__init__", keep_whole)
+        patched.setattr(RowBatches, "on_device", property(lambda self: True))
+        patched.setattr(torch.Tensor, "pin_memory", lambda self: self)
+        found = grid()
+        fit_together(found, images)
+    assert_same(found, wanted, images, tolerance=1e-4)  # bytes are scaled by other roundings
 
 
 @given(
