@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harmonicvae.exceptions import HarmonicVAEError
     from harmonicvae.lipschitz import bound, bracket
     from harmonicvae.margins import margin, robustness_probability
-    from harmonicvae.models import HarmonicVAE, load_estimator, save_estimator
+    from harmonicvae.models import HarmonicVAE, fit_together, load_estimator, save_estimator
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
@@ -31,6 +31,7 @@ _LOCATIONS = {
     "attack": "harmonicvae.attacks",
     "bound": "harmonicvae.lipschitz",
     "bracket": "harmonicvae.lipschitz",
+    "fit_together": "harmonicvae.models",
     "load_celeba": "harmonicvae.datasets",
     "load_cifar10": "harmonicvae.datasets",
     "load_estimator": "harmonicvae.models",
@@ -52,6 +53,7 @@ __all__ = [
     "attack",
     "bound",
     "bracket",
+    "fit_together",
     "load_celeba",
     "load_cifar10",
     "load_estimator",

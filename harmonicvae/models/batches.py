@@ -35,6 +35,11 @@ class RowDataset(Dataset):
         return rows, rows
 
 
+def permutation(n_rows: int, generator: torch.Generator) -> torch.Tensor:
+    """Return the order of the rows in one epoch, drawn by the model's own generator."""
+    return torch.randperm(n_rows, generator=generator)
+
+
 class RowBatches:
     """Iterate over float32 mini-batches of rows on a device.
 
@@ -99,17 +104,35 @@ class RowBatches:
         order = (
             torch.arange(self.n_rows)
             if self.generator is None
-            else torch.randperm(self.n_rows, generator=self.generator)
+            else permutation(self.n_rows, self.generator)
         )
         buffer = torch.empty(self.batch_size, self.n_features) if self.reuse_buffer else None
         if self._rows is not None:
             order = order.to(self._rows.device)
         for start in range(0, len(self) * self.batch_size, self.batch_size):
-            rows = self._gather(order[start : start + self.batch_size], buffer)
+            rows = self.gather(order[start : start + self.batch_size], buffer)
             yield rows, rows
 
-    def _gather(self, indices: torch.Tensor, buffer: torch.Tensor | None) -> torch.Tensor:
-        """Return the rows as float32 on the device."""
+    @property
+    def on_device(self) -> bool:
+        """Whether the whole data set lies on a GPU, where one kernel gathers rows."""
+        return self._rows is not None and self._rows.device.type != "cpu"
+
+    def gather(self, indices: torch.Tensor, buffer: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the rows as float32 on the device.
+
+        Parameters
+        ----------
+        indices : Tensor of int64, shape (b,)
+            Rows; of any shape where :attr:`on_device`.
+        buffer : Tensor of shape (≥ b, d), float32, or None
+            Where to write them on the CPU; None allocates.
+
+        Returns
+        -------
+        Tensor of shape (b, d)
+            The buffer's first b rows, where it was used.
+        """
         if self._rows is not None and self._rows.dtype == torch.uint8:
             return self._rows[indices].to(torch.float32).div_(127.5).sub_(1.0)
         if self._rows is not None and self._rows.device.type != "cpu":

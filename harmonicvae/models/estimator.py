@@ -229,13 +229,17 @@ class HarmonicVAE(FittedVAE):
                 load_training_state(net, state)
             validation = None if held_out is None else RowDataset(held_out)
             net.train(RowDataset(train), validation, self.max_epochs - len(net.history), state)
+        self._finish(net, params, train)
+        if self.n_iter_:
+            warn_of_collapse(self.collapse_)
+        return self
+
+    def _finish(self, net: VAENet, params: dict[str, Any], train: Any) -> None:
+        """Become fitted by a trained net."""
         self._set_net(net, params)
         self.history_ = history_frame(net.history)
         self.n_iter_ = len(self.history_)
         self.collapse_ = diagnose_collapse(self.encoder_, self.decoder_, train)
-        if self.n_iter_:
-            warn_of_collapse(self.collapse_)
-        return self
 
     def _build_net(
         self, params: dict[str, Any], device: torch.device, context: dict[str, Any] | None

@@ -297,7 +297,7 @@ class VAENet(NeuralNet):
             terms += step_fn(batch, **fit_params)["terms"]
             sizes.append(len(batch[0]))
         batches = torch.stack(terms).reshape(-1, 3).to("cpu", torch.float64)
-        self._record_epoch(prefix, batches, sizes, time.perf_counter() - started)
+        self.record_epoch(prefix, batches, sizes, time.perf_counter() - started)
 
     def _plain_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
         """Take one step without skorch's closure and y_pred, which only listeners need."""
@@ -319,10 +319,10 @@ class VAENet(NeuralNet):
 
         return step_and_tell
 
-    def _record_epoch(
+    def record_epoch(
         self, prefix: str, terms: torch.Tensor, sizes: list[int], seconds: float
     ) -> None:
-        """Record the epoch's means and refuse a loss that is no number."""
+        """Record the means of (batches, 3) figures and refuse a loss that is no number."""
         weights = torch.tensor(sizes, dtype=torch.float64)
         means = (terms * weights[:, None]).sum(0) / weights.sum()
         loss, squared_error, kl = means.tolist()
@@ -363,6 +363,15 @@ class VAENet(NeuralNet):
         ``resumed`` is the state that :func:`resuming.load_training_state` took before.
         """
         self.train_split = None if validation is None else _FixedSplit(validation)
+        self.begin_training(dataset, resumed)
+        with contextlib.suppress(StopTraining):
+            self.fit_loop(dataset, None, epochs=0 if self.stopped_by_ else epochs)
+        self.end_training(dataset)
+        self.train_split = None
+        return self
+
+    def begin_training(self, dataset: RowDataset, resumed: Mapping[str, Any] | None) -> None:
+        """Tell the callbacks that training begins, or give them their memory back."""
         self.listened_events_ = self._listeners()
         self.notify("on_train_begin", X=dataset, y=None)
         self.callback_snapshots_ = {
@@ -370,12 +379,11 @@ class VAENet(NeuralNet):
         }
         if resumed is not None:
             resuming.resume_callbacks(self, resumed)
-        with contextlib.suppress(StopTraining):
-            self.fit_loop(dataset, None, epochs=0 if self.stopped_by_ else epochs)
+
+    def end_training(self, dataset: RowDataset) -> None:
+        """Tell the callbacks that training ended."""
         self.notify("on_train_end", X=dataset, y=None)
-        self.train_split = None
         self.callback_snapshots_ = {}
-        return self
 
     def remembering(self) -> list[tuple[str, Any]]:
         """Return the callbacks whose memory a checkpoint keeps, by name."""
