@@ -36,7 +36,14 @@ def sweep_seconds(backend: str, workers: int, epochs: int, scheduler: str) -> fl
         mlflow.set_tracking_uri(uri)
         arguments = ["sweep", "--epochs", str(epochs), "--seeds", "1,2,3", "--backend", backend]
         arguments += ["--encoder-std", "1,0.5,0.1", "--input-noise-std", "0.5"]
-        arguments += ["--n-jobs", str(workers), "--output", f"{folder}/out", "--scheduler", scheduler]
+        arguments += [
+            "--n-jobs",
+            str(workers),
+            "--output",
+            f"{folder}/out",
+            "--scheduler",
+            scheduler,
+        ]
         started = time.perf_counter()
         quiet = io.StringIO()
         with (
@@ -98,9 +105,7 @@ def main() -> None:
     parser.add_argument("--output", default="results/benchmarks/sweeps.json")
     parsed = parser.parse_args()
     load = load_of_others()
-    rows = [
-        measure(backend, parsed.epochs, parsed.rounds) for backend in parsed.backend.split(",")
-    ]
+    rows = [measure(backend, parsed.epochs, parsed.rounds) for backend in parsed.backend.split(",")]
     print(f"{'backend':<8} {'1 worker':>9} {'2 workers':>9} {'speed-up':>9}")
     for row in rows:
         print(

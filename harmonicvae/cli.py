@@ -161,6 +161,11 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="loky", help="loky (this machine) or dask")
     parser.add_argument("--scheduler", default="", help="of Dask: tcp://HOST:8786; workers here")
     parser.add_argument(
+        "--together",
+        default="auto",
+        help="true trains models of one shape as one program; auto: where it is faster",
+    )
+    parser.add_argument(
         "--reuse", default="true", help="false trains anew what other sweeps have finished"
     )
     parser.add_argument(

@@ -28,6 +28,7 @@ from harmonicvae.reproduction import (
 from harmonicvae.result_folder import check_output, check_report_output
 from harmonicvae.tracking import steps, stores
 from harmonicvae.tracking.backends import BACKENDS, Backend
+from harmonicvae.tracking.groups import TOGETHER
 from harmonicvae.tracking.max_damage_evaluator import OBJECTIVE_CHOICES
 from harmonicvae.tracking.sessions import sweep_session
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
@@ -125,6 +126,7 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
             n_jobs=check.jobs("n_jobs", parsed.n_jobs, small_models=small),
             scheduler=parsed.scheduler or None,
         ),
+        together=check.choice("together", parsed.together, TOGETHER),
         reuse=check.choice("reuse", parsed.reuse, ("true", "false")) == "true",
         reproduction_errors=errors,
     )

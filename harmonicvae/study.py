@@ -69,6 +69,8 @@ class StudyPlan:
     device : str
     backend : Backend
         Where models are trained and evaluated; several at once have one thread each.
+    together : {"auto", "true", "false"}
+        Whether models of one shape are trained as one program; "auto" where it is faster.
     reuse : bool
         Whether models of other sweeps with the same content key are taken over.
     reproduction_errors : tuple of str
@@ -85,6 +87,7 @@ class StudyPlan:
     n_images: int = 8
     device: str = "auto"
     backend: Backend = field(default_factory=Backend)
+    together: str = "auto"
     reuse: bool = True
     reproduction_errors: tuple[str, ...] = ()
 
@@ -290,6 +293,7 @@ def _measure(
         device=plan.device,
         checkpoints=checkpoint_folder(target),
         progress=progress.folder,
+        together=plan.together,
         reuse=plan.reuse,
         finished=progress.trained,
     )

@@ -6,16 +6,20 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import mlflow
 
 from harmonicvae import names
-from harmonicvae.exceptions import InputError
-from harmonicvae.models import fit_together, pays_together, together_groups
+from harmonicvae.exceptions import CollapseWarning
+from harmonicvae.models import fit_together
+from harmonicvae.models.groups import pays_together, together_groups
 from harmonicvae.tracking import runs
 from harmonicvae.tracking.backends import Backend
 from harmonicvae.tracking.jobs import Outcome, load_split, prepare_process
@@ -33,6 +37,8 @@ from harmonicvae.tracking.training import (
 
 #: Choices of the option "together".
 TOGETHER = ("auto", "true", "false")
+#: Seconds between two checkpoints of a group at least.
+CHECKPOINT_SECONDS = 5.0
 _MEMBERS = "members.json"
 
 
@@ -55,6 +61,11 @@ class GroupJob:
     done: tuple[bool, ...]
     checkpoint: str | None = None
 
+    @property
+    def todo(self) -> list[Job]:
+        """Jobs that are not done."""
+        return [job for job, done in zip(self.jobs, self.done) if not done]
+
 
 def train_group(group: GroupJob) -> list[Outcome]:
     """Train models as one program and store each in its run.
@@ -73,10 +84,11 @@ def train_group(group: GroupJob) -> list[Outcome]:
     -----
     As robust as single jobs: killed and called again, it goes on from the last checkpoint.
     """
-    todo = [job for job, done in zip(group.jobs, group.done) if not done]
+    todo = group.todo
     first = group.jobs[0]
     prepare_process(first.store, first.threads)
     outcomes = {job.run_id: Outcome(model=job.spec.name, run_id=job.run_id) for job in todo}
+    results: list[Any]
     try:
         with in_clear_words():
             results = _fit(group, todo)
@@ -91,7 +103,7 @@ def train_group(group: GroupJob) -> list[Outcome]:
     return list(outcomes.values())
 
 
-def _fit(group: GroupJob, todo: Sequence[Job]) -> list:
+def _fit(group: GroupJob, todo: Sequence[Job]) -> list[Any]:
     """Fit all models; return for each one to store a function that does, or why not."""
     first = group.jobs[0]
     train, validation = (load_split(first.data, split) for split in ("train", "validation"))
@@ -100,37 +112,42 @@ def _fit(group: GroupJob, todo: Sequence[Job]) -> list:
         client_of(job.store).update_run(job.run_id, status="RUNNING")
         describe(job, train)
         hooks[job.run_id] = Hooks(job)
-        hooks[job.run_id].progress.start(0)
+        hooks[job.run_id].progress.start(0)  # hooks are told of restored epochs by the history
     estimators = [job.spec.estimator(device=job.device) for job in group.jobs]
     started = time.perf_counter()
     try:
-        failures = fit_together(
-            estimators,
-            train.data,
-            hooks=[hooks.get(job.run_id) for job in group.jobs],
-            keys=[job.spec.name for job in group.jobs],
-            checkpoint_dir=group.checkpoint,
-            on_error="return",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollapseWarning)  # it is a metric and in the table
+            failures = fit_together(
+                estimators,
+                train.data,
+                hooks=[hooks.get(job.run_id) for job in group.jobs],
+                keys=[job.spec.name for job in group.jobs],
+                checkpoint_dir=group.checkpoint,
+                checkpoint_seconds=CHECKPOINT_SECONDS,
+                on_error="return",
+            )
     finally:
         for hook in hooks.values():
             hook.logger.flush()
     seconds = (time.perf_counter() - started) / len(estimators)
 
-    def storing(estimator):
-        def store(job: Job) -> str:
+    by_run: dict[str, Any] = {}
+    for job, estimator, failure in zip(group.jobs, estimators, failures):
+        if failure is None and job.run_id in hooks:
             # of a model that went on from a checkpoint: what its epochs took, all together
             taken = max(seconds, float(estimator.history_[names.EPOCH_SECONDS].sum()))
-            with mlflow.start_run(run_id=job.run_id):
-                return store_result(job, estimator, validation.data, taken, hooks[job.run_id])
-
-        return store
-
-    by_run = {
-        job.run_id: failure or storing(estimator)
-        for job, estimator, failure in zip(group.jobs, estimators, failures)
-    }
+            stored = partial(_store, estimator, validation.data, taken, hooks[job.run_id])
+            by_run[job.run_id] = stored
+        else:
+            by_run[job.run_id] = failure
     return [by_run[job.run_id] for job in todo]
+
+
+def _store(estimator: Any, validation: Any, seconds: float, hooks: Hooks, job: Job) -> str:
+    """Store one trained model in its run."""
+    with mlflow.start_run(run_id=job.run_id):
+        return store_result(job, estimator, validation, seconds, hooks)
 
 
 def plan_groups(
@@ -172,14 +189,16 @@ def plan_groups(
     if together == "false" or (together == "auto" and backend.name == "dask"):
         return [], [jobs[index] for index in left]
     groups: list[GroupJob] = []
-    for members in _begun(found, left, checkpoints):
-        groups.append(_group(found, jobs, members, checkpoints))
-        left = [index for index in left if index not in members]
+    for members in _begun(found, checkpoints):
+        if set(members) & set(left):
+            groups.append(_group(found, jobs, members, checkpoints))
+            left = [index for index in left if index not in members]
     estimators = [jobs[index].spec.estimator(device=jobs[index].device) for index in left]
     singles = list(left)
     for part in together_groups(estimators):
         for chunk in _chunks([left[i] for i in part], backend.n_jobs):
-            if len(chunk) > 1 and (together == "true" or _pays(jobs[chunk[0]], len(chunk), n_features)):
+            wanted = together == "true" or _pays(jobs[chunk[0]], len(chunk), n_features)
+            if len(chunk) > 1 and wanted:
                 groups.append(_group(found, jobs, chunk, checkpoints))
                 singles = [index for index in singles if index not in chunk]
     return groups, [jobs[index] for index in singles]
@@ -232,9 +251,7 @@ def _write_members(folder: Path, keys: list[str]) -> None:
         os.replace(partial, folder / _MEMBERS)
 
 
-def _begun(
-    found: Sequence[ModelRun], left: Sequence[int], folder: Path | None
-) -> list[list[int]]:
+def _begun(found: Sequence[ModelRun], folder: Path | None) -> list[list[int]]:
     """Return the members of groups that an earlier start of this sweep began."""
     index_of = {item.key: index for index, item in enumerate(found)}
     begun = []
@@ -242,7 +259,7 @@ def _begun(
         with suppress(OSError, ValueError):
             keys = json.loads((group / _MEMBERS).read_text(encoding="utf-8"))
             members = [index_of[key] for key in keys if key in index_of]
-            if len(members) == len(keys) and set(members) & set(left):
+            if len(members) == len(keys):
                 begun.append(members)
     return begun
 
@@ -257,10 +274,3 @@ def drop_finished(found: Sequence[ModelRun], folder: Path | None) -> None:
             keys = []
         if set(keys) <= stored:
             shutil.rmtree(group, ignore_errors=True)
-
-
-def check_together(value: str) -> str:
-    """Return the option "together" if it is one of its choices."""
-    if value not in TOGETHER:
-        raise InputError(f"together must be one of {', '.join(TOGETHER)}, got {value!r}")
-    return value

@@ -37,9 +37,7 @@ EVALUATION_TABLES = {
     names.ARTIFACT_MARGINS: names.FILE_MARGINS,
 }
 #: What makes pandas read the very float that was written; later versions always do.
-_EXACT: dict[str, Any] = (
-    {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}
-)
+_EXACT: dict[str, Any] = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}
 #: Values of the column "split" of attacks.csv.
 _SPLITS = ("validation", "train")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,9 +16,15 @@ from harmonicvae import names
 from harmonicvae._version import __version__
 from harmonicvae.exceptions import StorageError
 from harmonicvae.processes import this_process
-from harmonicvae.tracking import registry, runs, sessions
+from harmonicvae.tracking import groups, registry, runs, sessions
 from harmonicvae.tracking.backends import Backend
-from harmonicvae.tracking.jobs import Evaluation, Outcome, evaluate_job, prepare_process
+from harmonicvae.tracking.jobs import (
+    Evaluation,
+    Outcome,
+    evaluate_job,
+    load_split,
+    prepare_process,
+)
 from harmonicvae.tracking.keys import evaluation_key
 from harmonicvae.tracking.outcomes import read_evaluated, read_trained
 from harmonicvae.tracking.sessions import ModelRun
@@ -44,6 +50,8 @@ class Execution:
         none: a model that is interrupted begins anew.
     progress : Path or None
         Folder for progress files.
+    together : {"auto", "true", "false"}
+        Whether models of one shape are trained as one program; "auto" where it is faster.
     reuse : bool
         Whether models of other sweeps with the same content key are taken over.
     finished : callable
@@ -54,6 +62,7 @@ class Execution:
     device: str = "auto"
     checkpoints: Path | None = None
     progress: Path | None = None
+    together: str = "auto"
     reuse: bool = True
     finished: Callable[[str], Any] = lambda model: None
 
@@ -106,14 +115,38 @@ def train_all(
             if item.model_uri:
                 outcome = Outcome(model=item.spec.name, run_id=item.run_id)
                 outcomes[item.run_id] = _completed(store, item, outcome, execution)
-        jobs = [_job(item, data, store, execution) for item in found if not item.model_uri]
-        for outcome in execution.backend.run(train_job, jobs, partial(_lost, store)):
+        for outcome in _train(found, data, store, execution):
             item = by_run[outcome.run_id]
             item.model_uri = outcome.model_uri
             outcomes[outcome.run_id] = _completed(store, item, outcome, execution)
+        groups.drop_finished(found, execution.checkpoints)
     finally:
         _close(store, [item.run_id for item in found if not item.foreign])
     return found, [outcomes[item.run_id] for item in found]
+
+
+def _train(
+    found: Sequence[ModelRun], data: DataSpec, store: StoreSpec, execution: Execution
+) -> Iterator[Outcome]:
+    """Train what is not trained yet, in groups where that pays, and yield each outcome."""
+    jobs = [_job(item, data, store, execution) for item in found]
+    n_features = load_split(data, "train").data.shape[1]
+    together, singles = groups.plan_groups(
+        found,
+        jobs,
+        execution.backend,
+        execution.together,
+        execution.checkpoints,
+        n_features,
+    )
+    lost = partial(_lost, store)
+    for result in execution.backend.run(_train_any, [*together, *singles], lost):
+        yield from result
+
+
+def _train_any(job: Job | groups.GroupJob) -> list[Outcome]:
+    """Train a group or a single model; runs in a worker."""
+    return groups.train_group(job) if isinstance(job, groups.GroupJob) else [train_job(job)]
 
 
 def _job(item: ModelRun, data: DataSpec, store: StoreSpec, execution: Execution) -> Job:
@@ -190,11 +223,19 @@ def registered(store: StoreSpec, item: ModelRun, outcome: Outcome) -> Outcome:
     return complete
 
 
-def _lost(store: StoreSpec, job: Job | Evaluation) -> Outcome:
-    """Return the failure of a job whose process died again and again."""
-    runs.end_run(store, job.run_id, "FAILED", _LOST)
-    model = job.spec.name if isinstance(job, Job) else job.model
-    return Outcome(model=model, run_id=job.run_id, failure=_LOST)
+def _lost(store: StoreSpec, job: Job | groups.GroupJob) -> list[Outcome]:
+    """Return the failures of a job whose process died again and again."""
+    single = [job] if isinstance(job, Job) else job.todo
+    return [_failed(store, item.run_id, item.spec.name) for item in single]
+
+
+def _failed(store: StoreSpec, run_id: str, model: str) -> Outcome:
+    runs.end_run(store, run_id, "FAILED", _LOST)
+    return Outcome(model=model, run_id=run_id, failure=_LOST)
+
+
+def _lost_evaluation(store: StoreSpec, job: Evaluation) -> Outcome:
+    return _failed(store, job.run_id, job.model)
 
 
 def _close(store: StoreSpec, run_ids: list[str]) -> None:
@@ -246,7 +287,7 @@ def evaluate_all(
                 execution.finished(job.model)
             else:
                 jobs.append(job)
-        for outcome in execution.backend.run(evaluate_job, jobs, partial(_lost, store)):
+        for outcome in execution.backend.run(evaluate_job, jobs, partial(_lost_evaluation, store)):
             if outcome.fatal:
                 raise StorageError(outcome.failure)
             if not outcome.failure:

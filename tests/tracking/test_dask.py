@@ -20,6 +20,8 @@ distributed = pytest.importorskip("distributed")
 
 SWEEP = ["--epochs", "25", "--seeds", "1,2", "--encoder-std", "1,0.5", "--input-noise-std", "0"]
 
+LOKY = ["--output", "loky"]
+
 
 @pytest.fixture(scope="module")
 def cluster():
@@ -77,7 +79,7 @@ def test_a_worker_killed_in_a_sweep_loses_no_model(cluster, store):
             assert sorted(item.step for item in steps) == list(range(1, 26))
     assert len(MlflowClient().search_model_versions()) == 4
     dask = (store / "harmonicvae-results" / "sinc" / names.FILE_SWEEP).read_bytes()
-    again = start(store, "--n-jobs", "2", "--reuse", "false", "--output", "loky")
+    again = start(store, "--n-jobs", "2", "--together", "false", "--reuse", "false", *LOKY)
     output, _ = again.communicate(timeout=600)
     assert again.returncode == 0, output
     assert (store / "loky" / names.FILE_SWEEP).read_bytes() == dask

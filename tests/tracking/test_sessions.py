@@ -13,11 +13,12 @@ from mlflow import MlflowClient
 
 from harmonicvae import names, processes
 from harmonicvae.cli import main
-from harmonicvae.tracking import keys, reaping, runs, sessions, stores, training
+from harmonicvae.tracking import groups, keys, reaping, runs, sessions, stores, training
 from harmonicvae.tracking.sessions import ModelRun
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
-SWEEP = ["sweep", "--epochs", "2", "--seeds", "1", "--n-jobs", "1", "--input-noise-std", "0"]
+GRID = ["sweep", "--epochs", "2", "--seeds", "1", "--n-jobs", "1", "--input-noise-std", "0"]
+SWEEP = [*GRID, "--together", "false"]
 
 
 @pytest.fixture
@@ -174,7 +175,19 @@ def test_ctrl_c_in_training_keeps_a_checkpoint_that_the_next_start_goes_on_from(
 def test_an_interrupted_evaluation_does_not_repeat_the_finished_ones(store, monkeypatch):
     from harmonicvae.tracking import jobs
 
-    study = ["study", "--epochs", "1", "--seeds", "1", "--n-jobs", "1", "--encoder-std", "1,0.5"]
+    study = [
+        "study",
+        "--together",
+        "false",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--n-jobs",
+        "1",
+        "--encoder-std",
+        "1,0.5",
+    ]
     study += ["--input-noise-std", "0", "--radii", "1", "--attack-images", "1"]
     real, done = jobs._evaluate, []
 
@@ -275,6 +288,90 @@ def test_a_worker_of_an_earlier_start_stops_and_leaves_the_run_alone(store):
     run = MlflowClient().get_run(run_id)
     assert names.TAG_TRAINED not in run.data.tags
     assert not MlflowClient().search_logged_models([opened.experiment_id])
+
+
+# ------------------------------------------------------------------------------- groups
+
+TOGETHER = [*GRID, "--together", "true", "--encoder-std", "1,0.5,0.1", "--epochs", "4"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The table of a group that nothing has interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(
+        [sys.executable, "-m", "harmonicvae", *TOGETHER],
+        cwd=folder,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
+        check=True,
+        capture_output=True,
+    )
+    return (folder / "harmonicvae-results" / "sinc" / names.FILE_SWEEP).read_bytes()
+
+
+def interrupt_at(monkeypatch, place, name, call):
+    """Raise KeyboardInterrupt in the given call of a function, once."""
+    real, calls = getattr(place, name), []
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, name, counted)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "call"),
+    [
+        (training.Hooks, "__call__", 1),  # in the first epoch
+        (training.Hooks, "__call__", 8),  # in the third, after a checkpoint
+        (training, "stored_model", 1),  # trained, none stored
+        (training, "_log_model", 2),  # one stored
+        (training.registry, "register", 1),  # stored, none registered
+    ],
+    ids=["first-epoch", "third-epoch", "trained", "one-stored", "stored"],
+)
+def test_an_interrupted_group_ends_as_if_nothing_had_happened(
+    store, monkeypatch, uninterrupted, place, name, call
+):
+    monkeypatch.setattr(groups, "CHECKPOINT_SECONDS", 0.0)
+    interrupt_at(monkeypatch, place, name, call)
+    assert main(TOGETHER) == 130
+    assert {run.info.status for run in found_runs("study")} == {"KILLED"}
+    assert main(TOGETHER) == 0
+    table = store / "harmonicvae-results" / "sinc" / names.FILE_SWEEP
+    assert table.read_bytes() == uninterrupted
+    assert {run.info.status for run in found_runs()} == {"FINISHED"}
+    assert len(found_runs("model")) == 3
+    for run in found_runs("model"):
+        steps = MlflowClient().get_metric_history(run.info.run_id, names.TRAIN_LOSS)
+        assert sorted(item.step for item in steps) == [1, 2, 3, 4]
+        assert run.data.metrics[names.TRAIN_SECONDS] > 0
+    experiment = found_runs()[0].info.experiment_id
+    assert len(MlflowClient().search_logged_models([experiment])) == 3
+    assert len(MlflowClient().search_model_versions()) == 3
+    assert not list(store.glob("harmonicvae-results/*.checkpoints"))
+
+
+def test_a_model_that_diverges_fails_alone_in_its_group(store, monkeypatch):
+    real = ModelSpec.estimator
+
+    def noisy(self, **options):
+        estimator = real(self, **options)
+        return estimator.set_params(input_noise_std=1e38 if self.encoder_std == 0.5 else 0.0)
+
+    monkeypatch.setattr(ModelSpec, "estimator", noisy)
+    assert main(TOGETHER) == 1
+    status = {run.info.run_name: run.info.status for run in found_runs("model")}
+    assert status == {
+        "sinc-e1-n0-s1": "FINISHED",
+        "sinc-e0.5-n0-s1": "FAILED",
+        "sinc-e0.1-n0-s1": "FINISHED",
+    }
+    (failed,) = [run for run in found_runs("model") if run.info.status == "FAILED"]
+    assert "train_loss became" in failed.data.tags[names.TAG_FAILURE]
 
 
 # ------------------------------------------------------------------------- many writers
