@@ -172,11 +172,9 @@ class ModelStack:
         module = nets[0].module_
         self.encoder = self._stacked_layers("encoder", module.encoder)
         self.decoder = self._stacked_layers("decoder", module.decoder)
-        count = (len(nets), self.batches.batch_size)
-        shape = (*count, self.batches.n_features)
-        self._rows = None if self.batches.on_device else torch.empty(shape, device=self.device)
-        self._noisy = torch.empty(shape, device=self.device) if self.loss.noisy else None
-        self._noise = torch.empty(*count, module.encoder[-1].out_features, device=self.device)
+        self._rows: Any = None
+        self._noisy: Any = None
+        self._noise: Any = None
 
     # ------------------------------------------------------------------ the stack
 
@@ -185,11 +183,11 @@ class ModelStack:
         owners = [dict(net.module_.named_parameters()) for net in self.nets]
         stacked = {}
         for name in owners[0]:
-            values = torch.stack([owned[name].detach() for owned in owners])
+            values = _stacked([owned[name].detach() for owned in owners])
             for owned, value in zip(owners, values):
                 owned[name].data = value
             stacked[name] = values.requires_grad_()
-            values.grad = torch.zeros_like(values)
+            values.grad = torch.empty_like(values)  # a backward pass writes all of it
         return stacked
 
     def _stacked_optimizer(self) -> torch.optim.Adam:
@@ -212,10 +210,10 @@ class ModelStack:
             state = {"step": step}
             for key in _MOMENTS:
                 stored = [
-                    moments[key] if moments else torch.zeros_like(value)
+                    moments[key] if moments else torch.zeros_like(value.detach())
                     for moments, value in zip(former, own)
                 ]
-                state[key] = torch.stack(stored).detach()
+                state[key] = _stacked(stored)
             optimizer.state[values] = state
             for k, (of_net, value) in enumerate(zip(states, own)):
                 of_net[value] = {"step": step} | {key: state[key][k] for key in _MOMENTS}
@@ -235,10 +233,9 @@ class ModelStack:
         """Give every net tensors of its own: the stack is not kept alive by any of them."""
         for net in self.nets:
             for parameter in net.module_.parameters():
-                parameter.data = parameter.data.clone()
-                parameter.grad = None
+                parameter.data = _own(parameter.data)
                 state = net.optimizer_.state[parameter]
-                net.optimizer_.state[parameter] = {key: state[key].clone() for key in state}
+                net.optimizer_.state[parameter] = {key: _own(state[key]) for key in state}
 
     # ------------------------------------------------------------------ training
 
@@ -255,6 +252,7 @@ class ModelStack:
             Wall time of the epoch.
         """
         started = time.perf_counter()
+        self._allocate()
         generators: list[Any] = [net.order_generator_ for net in self.nets]
         orders = [permutation(self.batches.n_rows, generator) for generator in generators]
         order = torch.stack(orders)
@@ -264,7 +262,17 @@ class ModelStack:
         starts = range(0, len(self.batches) * size, size)
         terms = [self._step(order[:, start : start + size]) for start in starts]
         figures = torch.stack(terms).to("cpu", torch.float64)
+        self._rows = self._noisy = self._noise = None  # the next stack's turn
         return figures, [size] * len(terms), time.perf_counter() - started
+
+    def _allocate(self) -> None:
+        """Make the buffers of a batch: rows, unless gathered on a GPU, and both noises."""
+        count = (len(self.nets), self.batches.batch_size)
+        shape = (*count, self.batches.n_features)
+        code = (*count, self.nets[0].module_.encoder[-1].out_features)
+        self._rows = None if self.batches.on_device else torch.empty(shape, device=self.device)
+        self._noisy = torch.empty(shape, device=self.device) if self.loss.noisy else None
+        self._noise = torch.empty(code, device=self.device)
 
     def _step(self, indices: torch.Tensor) -> torch.Tensor:
         """Take one step with the given rows, (k, b); return the terms, (3, k)."""
@@ -301,6 +309,17 @@ class ModelStack:
             return mean, None
         log_std = _StackedAffine.apply(trunk, *self._affine("log_std"))
         return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+def _stacked(values: list[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors along a new first axis; of a single one return a view."""
+    return values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
+
+
+def _own(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that keeps no other values alive, nor is shared (the step count)."""
+    whole = value.untyped_storage().nbytes() == value.nbytes
+    return value if whole and value.dim() else value.clone()
 
 
 def _apply(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor:
