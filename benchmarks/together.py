@@ -185,7 +185,8 @@ def main() -> None:
     for mode in ("sequential", "together"):
         print(f"{mode:<12}{figures[mode + '_seconds']:>10.2f}{memory[mode]:>10.0f}")
     print(
-        f"sequential / together {figures['ratio']:.3f}, {figures['models_a_stack']} models a stack"
+        f"sequential / together {figures['ratio']:.3f} (processor time "
+        f"{figures['processor_time_ratio']:.3f}), {figures['models_a_stack']} models a stack"
     )
     print(
         f"largest relative difference: weights {max(found['weights']):.2g}, "

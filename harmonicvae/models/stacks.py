@@ -11,16 +11,9 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from harmonicvae.models.batches import RowBatches, permutation
-from harmonicvae.models.loss import StudyLoss
 from harmonicvae.models.modules import LOG_STD_RANGE
 from harmonicvae.models.net import VAENet
-from harmonicvae.models.objective import (
-    code_scale,
-    draw_code,
-    kl_divergence,
-    reproduction_kl,
-    squared_error_sum,
-)
+from harmonicvae.models.stacked_loss import StackedLoss
 
 #: What Adam keeps of every parameter, beside the number of steps.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -45,80 +38,6 @@ class _StackedAffine(torch.autograd.Function):
         torch.sum(gradient, 1, out=of_bias)
         of_input = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
         return of_input, None, None
-
-
-class StackedLoss:
-    """The losses of k models as :class:`StudyLoss` defines them, each with its own settings.
-
-    Parameters
-    ----------
-    criteria : sequence of StudyLoss
-        One a model; all with a fixed spread, or all with a learned one and the same switches
-        "squared_std" and "kl_form".
-    device : torch.device
-    """
-
-    def __init__(self, criteria: Sequence[StudyLoss], device: torch.device) -> None:
-        def column(values: list[Any], *shape: int) -> torch.Tensor:
-            return torch.tensor(values, device=device).reshape(-1, *shape)
-
-        self.criteria = criteria
-        self.learned = criteria[0].encoder_std is None
-        self.noisy = any(criterion.input_noise_std for criterion in criteria)
-        #: Whether a learned spread is squared; a fixed one's scale is so already.
-        self.squared = self.learned and "squared_std" in criteria[0].switches
-        self.weights = column([criterion.kl_weight for criterion in criteria])
-        self.kl_forms = {criterion.kl for criterion in criteria}
-        self.reproduction = column([c.kl is reproduction_kl for c in criteria], 1)
-        self.std: Any = None
-        self.scale: Any = None
-        if not self.learned:
-            stds = [criterion.encoder_std for criterion in criteria]
-            scales = [
-                code_scale(std, "squared_std" in c.switches) for std, c in zip(stds, criteria)
-            ]
-            alone = len(stds) == 1  # a number is multiplied and added in one rounding
-            self.std = stds[0] if alone else column(stds, 1)
-            self.scale = scales[0] if alone else column(scales, 1, 1)
-
-    def add_noise(
-        self, x: torch.Tensor, out: torch.Tensor, generators: Sequence[torch.Generator]
-    ) -> None:
-        """Write x plus each model's input noise to ``out``; a noisy target replaces x."""
-        for k, (criterion, generator) in enumerate(zip(self.criteria, generators)):
-            if not criterion.input_noise_std:
-                out[k].copy_(x[k])
-                continue
-            shared = "shared_noise" in criterion.switches
-            noise = torch.empty_like(x[k, :1]) if shared else out[k]
-            noise.normal_(generator=generator)
-            torch.add(x[k], noise, alpha=criterion.input_noise_std, out=out[k])
-            if criterion.noisy_target:
-                x[k].copy_(out[k])
-
-    def code(
-        self, mean: torch.Tensor, log_std: torch.Tensor | None, noise: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the codes z of shape (k, n, m) for given standard normal noise."""
-        return draw_code(mean, self.scale, log_std, noise, squared_std=self.squared)
-
-    def terms(
-        self,
-        mean: torch.Tensor,
-        log_std: torch.Tensor | None,
-        output: torch.Tensor,
-        target: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return loss, ‖x − g(z)‖² and KL of every model, each of shape (k,)."""
-        squared_error = squared_error_sum(output, target) / target.shape[-2]
-        forms = [
-            form(mean, self.std, log_std)
-            for form in (kl_divergence, reproduction_kl)
-            if form in self.kl_forms
-        ]
-        kl = forms[0] if len(forms) == 1 else torch.where(self.reproduction, forms[1], forms[0])
-        kl = kl.mean(-1)
-        return squared_error + self.weights * kl, squared_error, kl
 
 
 def shared_batches(net: VAENet, X: Any) -> RowBatches:
@@ -172,11 +91,9 @@ class ModelStack:
         module = nets[0].module_
         self.encoder = self._stacked_layers("encoder", module.encoder)
         self.decoder = self._stacked_layers("decoder", module.decoder)
-        count = (len(nets), self.batches.batch_size)
-        shape = (*count, self.batches.n_features)
-        self._rows = None if self.batches.on_device else torch.empty(shape, device=self.device)
-        self._noisy = torch.empty(shape, device=self.device) if self.loss.noisy else None
-        self._noise = torch.empty(*count, module.encoder[-1].out_features, device=self.device)
+        self._rows: Any = None
+        self._noisy: Any = None
+        self._noise: Any = None
 
     # ------------------------------------------------------------------ the stack
 
@@ -185,11 +102,11 @@ class ModelStack:
         owners = [dict(net.module_.named_parameters()) for net in self.nets]
         stacked = {}
         for name in owners[0]:
-            values = torch.stack([owned[name].detach() for owned in owners])
+            values = _stacked([owned[name].detach() for owned in owners])
             for owned, value in zip(owners, values):
                 owned[name].data = value
             stacked[name] = values.requires_grad_()
-            values.grad = torch.zeros_like(values)
+            values.grad = torch.empty_like(values)  # a backward pass writes all of it
         return stacked
 
     def _stacked_optimizer(self) -> torch.optim.Adam:
@@ -212,10 +129,10 @@ class ModelStack:
             state = {"step": step}
             for key in _MOMENTS:
                 stored = [
-                    moments[key] if moments else torch.zeros_like(value)
+                    moments[key] if moments else torch.zeros_like(value.detach())
                     for moments, value in zip(former, own)
                 ]
-                state[key] = torch.stack(stored).detach()
+                state[key] = _stacked(stored)
             optimizer.state[values] = state
             for k, (of_net, value) in enumerate(zip(states, own)):
                 of_net[value] = {"step": step} | {key: state[key][k] for key in _MOMENTS}
@@ -235,10 +152,9 @@ class ModelStack:
         """Give every net tensors of its own: the stack is not kept alive by any of them."""
         for net in self.nets:
             for parameter in net.module_.parameters():
-                parameter.data = parameter.data.clone()
-                parameter.grad = None
+                parameter.data = _own(parameter.data)
                 state = net.optimizer_.state[parameter]
-                net.optimizer_.state[parameter] = {key: state[key].clone() for key in state}
+                net.optimizer_.state[parameter] = {key: _own(state[key]) for key in state}
 
     # ------------------------------------------------------------------ training
 
@@ -255,6 +171,7 @@ class ModelStack:
             Wall time of the epoch.
         """
         started = time.perf_counter()
+        self._allocate()
         generators: list[Any] = [net.order_generator_ for net in self.nets]
         orders = [permutation(self.batches.n_rows, generator) for generator in generators]
         order = torch.stack(orders)
@@ -264,7 +181,17 @@ class ModelStack:
         starts = range(0, len(self.batches) * size, size)
         terms = [self._step(order[:, start : start + size]) for start in starts]
         figures = torch.stack(terms).to("cpu", torch.float64)
+        self._rows = self._noisy = self._noise = None  # the next stack's turn
         return figures, [size] * len(terms), time.perf_counter() - started
+
+    def _allocate(self) -> None:
+        """Make the buffers of a batch: rows, unless gathered on a GPU, and both noises."""
+        count = (len(self.nets), self.batches.batch_size)
+        shape = (*count, self.batches.n_features)
+        code = (*count, self.nets[0].module_.encoder[-1].out_features)
+        self._rows = None if self.batches.on_device else torch.empty(shape, device=self.device)
+        self._noisy = torch.empty(shape, device=self.device) if self.loss.noisy else None
+        self._noise = torch.empty(code, device=self.device)
 
     def _step(self, indices: torch.Tensor) -> torch.Tensor:
         """Take one step with the given rows, (k, b); return the terms, (3, k)."""
@@ -301,6 +228,17 @@ class ModelStack:
             return mean, None
         log_std = _StackedAffine.apply(trunk, *self._affine("log_std"))
         return mean, log_std.clamp(*LOG_STD_RANGE)
+
+
+def _stacked(values: list[torch.Tensor]) -> torch.Tensor:
+    """Stack tensors along a new first axis; of a single one return a view."""
+    return values[0].unsqueeze(0) if len(values) == 1 else torch.stack(values)
+
+
+def _own(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor that keeps no other values alive, nor is shared (the step count)."""
+    whole = value.untyped_storage().nbytes() == value.nbytes
+    return value if whole and value.dim() else value.clone()
 
 
 def _apply(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor:
