@@ -54,12 +54,13 @@ def curves_table(folds: Iterable[Fold]) -> pd.DataFrame:
 
 def scores_table(folds: Iterable[Fold]) -> pd.DataFrame:
     """Return the test scores of all folds: candidate, fold, param_<name>, a column a metric."""
-    return pd.DataFrame(
+    rows = [
         {names.CANDIDATE: fold.candidate, names.FOLD: fold.fold}
         | {f"param_{name}": parameter_text(value) for name, value in fold.params.items()}
         | (fold.record.scores if fold.record else {})
         for fold in folds
-    )
+    ]
+    return pd.DataFrame(rows, columns=None if rows else [names.CANDIDATE, names.FOLD])
 
 
 def _places(table: pd.DataFrame) -> int:

@@ -4,6 +4,8 @@ import os
 import pickle
 import shutil
 import signal
+import threading
+import time
 import warnings
 from io import StringIO
 from pathlib import Path
@@ -33,8 +35,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from harmonicvae import HarmonicVAE, SweepLogger, load_model, names
 from harmonicvae.exceptions import InputError, TrackingError
-from harmonicvae.tracking import sweep_runs
-from harmonicvae.tracking.fold_recorder import recording
+from harmonicvae.tracking import fold_records, sweep_runs
 from harmonicvae.tracking.fold_records import fitted_vaes
 
 pytestmark = [
@@ -412,7 +413,8 @@ def last_search_run():
 
 
 def test_a_search_that_raises_is_a_failed_run_with_what_was_scored():
-    search = GridSearchCV(vae(), {"encoder_std": [0.5, -1]}, cv=2, error_score="raise")
+    options = {"cv": 2, "error_score": "raise", "return_train_score": True}
+    search = GridSearchCV(vae(), {"encoder_std": [0.5, -1]}, **options)
     logger = SweepLogger()
     with pytest.raises(InputError, match="encoder_std"):
         logger.fit(search, X)
@@ -639,7 +641,22 @@ def test_threads_of_one_process():
         assert_logged_in_parallel(parallel_search(return_train_score=True))
 
 
-def test_loky_processes():
+def interrupt_after(count):
+    """Send this process a Ctrl-C as soon as that many folds have arrived; a started thread."""
+
+    def watch():
+        for _ in range(10_000):  # at most 100 seconds
+            if sum(map(len, fold_records.ARRIVED.values())) >= count:
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_loky_processes(default_interrupts):
     search = parallel_search(scoring=None, return_train_score=True)
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         assert_logged_in_parallel(parallel_search(return_train_score=True))
@@ -647,12 +664,22 @@ def test_loky_processes():
         logged(search)
         assert_same_results(search.cv_results_, plain.cv_results_)
         assert threads_of_workers() == {1.0}
-        # what arrived before an error is kept, batch by batch
-        failing = parallel_search(error_score="raise", pre_dispatch=1)
-        with recording(failing) as recorder, pytest.raises(InputError):
-            failing.fit(X)
-    assert (recorder.folds()[0].candidate, recorder.folds()[0].fold) == (0, 0)
-    assert len(recorder.folds()) <= 2
+        logger, many = (
+            SweepLogger(),
+            clone(search).set_params(param_grid={"harmonicvae__lr": [1e-3] * 10}, pre_dispatch=2),
+        )
+        many.set_params(estimator__harmonicvae__max_epochs=400)
+        watch = interrupt_after(2)
+        with pytest.raises(KeyboardInterrupt):
+            logger.fit(many, X)
+        watch.join()
+    assert run(logger.run_id_).info.status == "KILLED"
+    scores = table(logger.run_id_, names.FILE_FOLD_SCORES)
+    assert 2 <= len(scores) < 20
+    expected = clone(many).set_params(n_jobs=None, param_grid={"harmonicvae__lr": [1e-3]}).fit(X)
+    known = [expected.cv_results_[f"split{fold}_test_score"][0] for fold in range(2)]
+    assert all(np.isclose(known, score, rtol=1e-6).any() for score in scores["score"])
+    assert len(table(logger.run_id_, names.FILE_CURVES)) == 400 * len(scores)
 
 
 def test_dask_workers_need_no_store(tmp_path, monkeypatch):
