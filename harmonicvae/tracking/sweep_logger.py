@@ -30,7 +30,8 @@ class SweepLogger:
     every HarmonicVAE inside (means over folds by epoch; fold by fold in ``curves.csv``), even
     where the folds were trained in other processes or on other hosts.  The search's own run
     holds its parameters, the data's shape and digest, ``cv_results.csv``, ``curves.csv``,
-    the best candidate, and the refitted model where it can be stored without pickle.
+    the best candidate, and curves and model of the refit, the latter where it can be stored
+    without pickle.
 
     Parameters
     ----------
@@ -75,7 +76,9 @@ class SweepLogger:
     Threads are left alone, for their number changes the last bits of scores.  joblib's loky
     gives every worker cores / n_jobs threads (``OMP_NUM_THREADS``, which torch reads; one in
     ``parallel_config(inner_max_num_threads=1)``), Dask's nanny one; the threading backend
-    limits nothing: set ``torch.set_num_threads(1)`` before.
+    limits nothing: set ``torch.set_num_threads(1)`` before.  Fits in threads of one process
+    share torch's global generator, so their scores differ from run to run whatever
+    ``random_state``, with or without this class; prefer processes.
 
     Examples
     --------

@@ -35,7 +35,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from harmonicvae import HarmonicVAE, SweepLogger, load_model, names
 from harmonicvae.exceptions import InputError, TrackingError
-from harmonicvae.tracking import fold_records, sweep_runs
+from harmonicvae.tracking import fold_records, sweep_runs, sweep_tables
 from harmonicvae.tracking.fold_records import fitted_vaes
 
 pytestmark = [
@@ -309,12 +309,22 @@ def test_halving_tells_iteration_and_resources():
     assert len(table(logger.candidate_run_ids_[2], names.FILE_CURVES)) == 2 * 3
 
 
-def test_limits_of_mlflow_are_kept():
+def test_limits_of_mlflow_are_kept(monkeypatch):
+    calls, real = [], MlflowClient.log_batch
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=(), **options):
+        calls.append(len(metrics) + len(params) + len(tags))
+        return real(self, run_id, metrics=metrics, params=params, tags=tags, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
     estimator = make_pipeline(FunctionTransformer(_identity), vae(hidden_dims=(), max_epochs=400))
     grid = {"functiontransformer__kw_args": [{"text": "x" * 7000}]}
     logger = logged(GridSearchCV(estimator, grid, cv=2, refit=False))
     (run_id,) = logger.candidate_run_ids_
-    assert len(run(run_id).data.params["functiontransformer__kw_args"]) == 6000
+    assert max(calls) == 1000
+    text = run(run_id).data.params["functiontransformer__kw_args"]
+    assert len(text) == 6000
+    assert text.endswith("…")
     for metric in CURVES:
         history = MlflowClient().get_metric_history(run_id, metric)
         assert [item.step for item in history] == list(range(1, 401))
@@ -322,6 +332,11 @@ def test_limits_of_mlflow_are_kept():
 
 def _identity(X, text=None):
     return X
+
+
+def test_values_that_are_no_finite_number_are_left_out():
+    curves = {"fold": [0, 0, 0], "epoch": [1, 2, 3], "train_loss": [2.0, np.nan, np.inf]}
+    assert sweep_tables.mean_curves(pd.DataFrame(curves)) == [("train_loss", 2.0, 1)]
 
 
 def test_numbers_of_many_folds_sort_as_numbers():
