@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
     from harmonicvae.tracking.registry import load_model
+    from harmonicvae.tracking.sweep_logger import SweepLogger
 
 #: Where each public name lives; modules are imported at first use.
 _LOCATIONS = {
@@ -28,6 +29,7 @@ _LOCATIONS = {
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
+    "SweepLogger": "harmonicvae.tracking.sweep_logger",
     "attack": "harmonicvae.attacks",
     "bound": "harmonicvae.lipschitz",
     "bracket": "harmonicvae.lipschitz",
@@ -49,6 +51,7 @@ __all__ = [
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",
+    "SweepLogger",
     "__version__",
     "attack",
     "bound",

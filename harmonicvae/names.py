@@ -175,7 +175,7 @@ MODEL_TYPE = "vae"
 REGISTERED_PREFIX = "harmonicvae"
 
 TAG_FAILURE = "harmonicvae.failure"
-TAG_ROLE = "harmonicvae.role"  # study, model, evaluation
+TAG_ROLE = "harmonicvae.role"  # study, model, evaluation, search, candidate
 TAG_MODEL = "harmonicvae.model"
 TAG_VERSION = "harmonicvae.version"
 TAG_DATA_DIGEST = "harmonicvae.data_digest"
@@ -192,6 +192,13 @@ TAG_HEARTBEAT = "harmonicvae.heartbeat"  # seconds since 1970 of the owner's las
 TAG_SESSIONS = "harmonicvae.sessions"  # how often a sweep was started until it was complete
 TAG_REUSED = "harmonicvae.reused"  # models taken over from earlier sweeps, run ids as JSON
 TAG_CONTINUED_BY = "harmonicvae.continued_by"  # sweep that went on with an interrupted one
+
+# of a scikit-learn search
+TAG_CANDIDATE = "harmonicvae.candidate"  # row of cv_results.csv
+TAG_ITERATION = "harmonicvae.iter"  # of a halving search
+TAG_RESOURCES = "harmonicvae.n_resources"
+TAG_BEST_RUN = "harmonicvae.best_run"
+TAG_MODEL_NOT_STORED = "harmonicvae.model_not_stored"  # the reason
 
 ARTIFACT_MODEL = "model"
 ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
@@ -243,5 +250,12 @@ FILE_BOUNDS = "bounds.csv"
 FILE_ATTACKS = "attacks.csv"
 FILE_MARGINS = "margins.csv"
 FILE_LOAD = "load.csv"
+
+# --- tables of a scikit-learn search -----------------------------------------
+CANDIDATE = "candidate"  # row of cv_results.csv
+FOLD = "fold"
+FILE_CURVES = "curves.csv"
+FILE_CV_RESULTS = "cv_results.csv"
+FILE_FOLD_SCORES = "fold_scores.csv"  # of a search that did not end
 FOLDER_ARRAYS = "arrays"
 FILE_REPORT = "report.html"

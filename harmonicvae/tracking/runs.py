@@ -49,7 +49,12 @@ ENVIRONMENT_PACKAGES = (
 
 
 def create_run(
-    store: StoreSpec, name: str, role: str, tags: Mapping[str, str] | None = None
+    store: StoreSpec,
+    name: str,
+    role: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    start_time: int | None = None,
 ) -> str:
     """Create a run in state RUNNING and return its id.
 
@@ -60,9 +65,11 @@ def create_run(
     name : str
         Shown by MLflow.
     role : str
-        "study", "model" or "evaluation".
+        "study", "model", "evaluation", "search" or "candidate".
     tags : mapping of str, optional
         Further tags.
+    start_time : int or None, default=None
+        Milliseconds since the epoch; None means now.
 
     Returns
     -------
@@ -77,8 +84,10 @@ def create_run(
     }
     if store.parent_run_id:
         all_tags[MLFLOW_PARENT_RUN_ID] = store.parent_run_id
+    all_tags |= dict(tags or {})
     client = client_of(store)
-    return client.create_run(store.experiment_id, tags=all_tags | dict(tags or {})).info.run_id
+    run = client.create_run(store.experiment_id, start_time=start_time, tags=all_tags)
+    return run.info.run_id
 
 
 def adopt_run(store: StoreSpec, name: str, role: str, former: str | None = None) -> str:
@@ -135,12 +144,22 @@ def finishing(
     end_run(store, run_id, "FINISHED")
 
 
-def end_run(store: StoreSpec, run_id: str, status: str, reason: str | None = None) -> None:
-    """Set the final status of a run and, where there is one, the reason as a tag."""
+def end_run(
+    store: StoreSpec,
+    run_id: str,
+    status: str,
+    reason: str | None = None,
+    *,
+    end_time: int | None = None,
+) -> None:
+    """Set the final status of a run and, where there is one, the reason as a tag.
+
+    ``end_time`` is in milliseconds since the epoch; None means now.
+    """
     client = client_of(store)
     if reason:
         client.set_tag(run_id, names.TAG_FAILURE, reason[:MAX_REASON])
-    client.set_terminated(run_id, status)
+    client.set_terminated(run_id, status, end_time)
 
 
 def reopen(store: StoreSpec, run_id: str, parent_run_id: str | None = None) -> None:
@@ -234,16 +253,22 @@ def log_dataset(store: StoreSpec, run_id: str, data: Any, context: str) -> None:
     context : str
         "training" or "evaluation".
     """
-    source = CodeDatasetSource(
-        tags={
-            "harmonicvae.loader": f"harmonicvae.datasets.load_{data.name}",
-            "harmonicvae.split": data.split,
-            "harmonicvae.rows": str(data.data.shape[0]),
-            "harmonicvae.features": str(data.data.shape[1]),
-            "harmonicvae.sha256": data.digest,
-        }
-    )
-    dataset = MetaDataset(source=source, name=f"{data.name}-{data.split}", digest=data.digest[:32])
+    tags = {
+        "harmonicvae.loader": f"harmonicvae.datasets.load_{data.name}",
+        "harmonicvae.split": data.split,
+        "harmonicvae.rows": str(data.data.shape[0]),
+        "harmonicvae.features": str(data.data.shape[1]),
+        "harmonicvae.sha256": data.digest,
+    }
+    log_data_input(store, run_id, f"{data.name}-{data.split}", data.digest, tags, context)
+
+
+def log_data_input(
+    store: StoreSpec, run_id: str, name: str, digest: str, tags: Mapping[str, str], context: str
+) -> None:
+    """Log any data as an input of a run, by name, SHA-256 and tags of its source."""
+    source = CodeDatasetSource(tags=dict(tags))
+    dataset = MetaDataset(source=source, name=name, digest=digest[:32])
     entity = DatasetInput(
         dataset=dataset._to_mlflow_entity(), tags=[InputTag("mlflow.data.context", context)]
     )
