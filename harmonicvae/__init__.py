@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
+    from harmonicvae.tracking.comparison import Comparison, compare
     from harmonicvae.tracking.registry import load_model
 
 #: Where each public name lives; modules are imported at first use.
 _LOCATIONS = {
     "Bound": "harmonicvae.records",
     "Bracket": "harmonicvae.records",
+    "Comparison": "harmonicvae.tracking.comparison",
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
     "attack": "harmonicvae.attacks",
     "bound": "harmonicvae.lipschitz",
     "bracket": "harmonicvae.lipschitz",
+    "compare": "harmonicvae.tracking.comparison",
     "load_celeba": "harmonicvae.datasets",
     "load_cifar10": "harmonicvae.datasets",
     "load_estimator": "harmonicvae.models",
@@ -45,6 +48,7 @@ _LOCATIONS = {
 __all__ = [
     "Bound",
     "Bracket",
+    "Comparison",
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",
@@ -52,6 +56,7 @@ __all__ = [
     "attack",
     "bound",
     "bracket",
+    "compare",
     "load_celeba",
     "load_cifar10",
     "load_estimator",

@@ -171,17 +171,20 @@ def margin_metric(column: str, share: float) -> str:
 # --- evaluators, model types, tags, artifacts --------------------------------
 EVALUATOR_LIPSCHITZ = "lipschitz"
 EVALUATOR_MAX_DAMAGE = "max_damage"
+EVALUATORS = (EVALUATOR_LIPSCHITZ, EVALUATOR_MAX_DAMAGE)
 MODEL_TYPE = "vae"
 REGISTERED_PREFIX = "harmonicvae"
 
 TAG_FAILURE = "harmonicvae.failure"
-TAG_ROLE = "harmonicvae.role"  # study, model, evaluation
+TAG_ROLE = "harmonicvae.role"  # study, model, evaluation, comparison
 TAG_MODEL = "harmonicvae.model"
 TAG_VERSION = "harmonicvae.version"
 TAG_DATA_DIGEST = "harmonicvae.data_digest"
 TAG_DATASET = "harmonicvae.dataset"
 TAG_DATA = "harmonicvae.data"  # JSON of the DataSpec that a model was trained on
 TAG_STUDY_RUN = "harmonicvae.study_run"
+TAG_COMPARED = "harmonicvae.compared"  # JSON list of the compared URIs
+TAG_PROMOTED = "harmonicvae.promoted"  # models:/name/version that an alias was set on
 
 ARTIFACT_MODEL = "model"
 ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
@@ -192,6 +195,7 @@ ARTIFACT_MARGINS = "max_damage/margins.csv"
 ARTIFACT_SUCCESS = "max_damage/success.csv"
 ARTIFACT_ATTACK_WARNINGS = "max_damage/warnings.json"
 ARTIFACT_REPORT = "report"
+ARTIFACT_COMPARISON = "comparison"
 
 
 def certificate_artifact(side: str, method: str) -> str:
@@ -231,3 +235,11 @@ FILE_MARGINS = "margins.csv"
 FILE_LOAD = "load.csv"
 FOLDER_ARRAYS = "arrays"
 FILE_REPORT = "report.html"
+
+# --- files of a comparison's folder --------------------------------------------
+FILE_COMPARISON = "comparison.html"
+FILE_COMPARED_MODELS = "comparison.csv"
+FILE_CONFIGURATIONS = "configurations.csv"
+FILE_DIFFERENCES = "differences.csv"
+FILE_DECISIONS = "decisions.csv"
+FILE_SOURCES = "sources.csv"

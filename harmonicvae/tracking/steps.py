@@ -14,7 +14,7 @@ from harmonicvae import names
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.tracking import parallel, registry, runs, stores
 from harmonicvae.tracking.jobs import Evaluation, Job, Outcome, evaluate_job, train_job
-from harmonicvae.tracking.specs import DataSpec, ModelSpec
+from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 
 
 def train_one(
@@ -60,6 +60,7 @@ def evaluate_one(
     *,
     data: DataSpec | None = None,
     experiment: str | None = None,
+    store: StoreSpec | None = None,
 ) -> Outcome:
     """Evaluate one stored model in a run of its own, apart from its training.
 
@@ -73,6 +74,9 @@ def evaluate_one(
         Data set; None means the one that the model was trained on.
     experiment : str or None
         As in :func:`train_one`.
+    store : StoreSpec or None
+        An open store, below whose parent run the evaluation's run is made; None opens one
+        and uses the run of ``mlflow run`` if there is one.
 
     Returns
     -------
@@ -84,10 +88,10 @@ def evaluate_one(
     TrackingError
         If there is no such model.
     """
-    store = stores.open_store(experiment)
+    nested, store = store is not None, store or stores.open_store(experiment)
     data = data or trained_on(model_uri)
     name = f"{'+'.join(evaluators)} {model_uri}"
-    run_id = runs.adopt_run(store, name, "evaluation")
+    run_id = (runs.create_run if nested else runs.adopt_run)(store, name, "evaluation")
     client = MlflowClient(store.tracking_uri)
     client.set_tag(run_id, names.TAG_MODEL, model_uri)
     with tempfile.TemporaryDirectory() as folder:
