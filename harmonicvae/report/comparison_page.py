@@ -19,15 +19,10 @@ from harmonicvae.report.comparison_views import (
     missing_lines,
     models_view,
     parameters_view,
+    side_by_side,
     sources_view,
-    split_by_topic,
 )
-
-_TITLES = {
-    "training": "Fit: evidence lower bound and squared reconstruction error",
-    "lipschitz": "ℓ2 Lipschitz constants: certified upper and attained lower bounds",
-    "max_damage": "Maximum damage at each radius C, and margins",
-}
+from harmonicvae.report.metric_groups import compared_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,9 +135,10 @@ def _summary(comparison: ComparisonTables) -> Iterator[str]:
 
 def _models(comparison: ComparisonTables) -> Iterator[str]:
     yield markup.table_block(parameters_view(comparison.models), "Who is compared")
-    for evaluator, metrics in split_by_topic(comparison.models).items():
-        table = models_view(comparison.models, metrics)
-        yield markup.table_block(table, _TITLES[evaluator], row_headers=3)
+    metrics = compared_metrics(map(str, comparison.models.columns))
+    table = side_by_side(models_view(comparison.models, metrics))
+    caption = "Fit, ℓ2 Lipschitz bounds, maximum damage at each radius C, and margins"
+    yield markup.table_block(table, caption)
     for line in missing_lines(comparison.missing, comparison.models):
         yield markup.paragraph(line, "note")
 
@@ -153,7 +149,7 @@ def _configurations(comparison: ComparisonTables, folder: Path) -> Iterator[str]
         "Of two versions of one seed the newest counts, a compared one before one that is not."
     )
     yield markup.table_block(
-        configurations_view(comparison.configurations), "Mean ± sd over seeds", row_headers=2
+        side_by_side(configurations_view(comparison.configurations)), "Mean ± sd over seeds"
     )
     try:
         svg, _ = figures.save(figures.plot_comparison(comparison.models), folder / "comparison")
@@ -184,7 +180,7 @@ def _differences(comparison: ComparisonTables) -> Iterator[str]:
         if table.empty:
             yield markup.paragraph("No metric was measured on both sides.", "note")
         else:
-            yield markup.table_block(table, f"{label}, minus the baseline's")
+            yield markup.table_block(table, f"Minus the configuration of {comparison.baseline}")
 
 
 def _sources(comparison: ComparisonTables) -> Iterator[str]:

@@ -113,5 +113,6 @@ def seed_note(models: pd.DataFrame) -> str:
     siblings = int((~models[COMPARED].astype(bool)).sum())
     hollow = f" Hollow: {siblings} seed siblings that were not asked for." if siblings else ""
     seeded = models[names.SEED].nunique() > 1
-    bars = " Grey bars: mean ± sd over seeds." if seeded else ""
+    bars = " Grey bars: mean ± sd over seeds, down to the axis where sd exceeds the mean."
+    bars = bars if seeded else ""
     return f"One point a model.{hollow}{bars}"

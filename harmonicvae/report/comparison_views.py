@@ -7,11 +7,10 @@ import pandas as pd
 
 from harmonicvae import names
 from harmonicvae.report.comparison_tables import COMPARED, CONFIGURATION, UNKNOWN, model_table
-from harmonicvae.report.formatting import DASH, format_number
+from harmonicvae.report.formatting import DASH, format_number, presentation
 from harmonicvae.report.metric_groups import (
     TRAINING,
     compared_metrics,
-    evaluator_of,
     headline_metrics,
     metric_heading,
 )
@@ -37,33 +36,45 @@ _FILLED_BY = {
 }
 
 
-def split_by_topic(models: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the metrics shown by who measures them, those that nobody has left out."""
-    topics: dict[str, list[str]] = {}
-    for metric in compared_metrics(map(str, models.columns)):
-        topics.setdefault(evaluator_of(metric), []).append(metric)
-    return topics
-
-
 def parameters_view(models: pd.DataFrame) -> pd.DataFrame:
     """Return model, σ_enc, σ_N, seed, epochs and data set of the compared models.
 
     Notes
     -----
-    With the URI that was asked for where it says something else, and the configuration's
-    seed siblings as a count.
+    With the URI that was asked for, and how many seed siblings were found.
     """
     compared = models[models[COMPARED]]
-    table = compared.reindex(columns=[*_WHO, names.DATASET, "uri", "run_id"])
+    table = compared.reindex(columns=[*_WHO, names.DATASET, "uri"])
     counts = models[~models[COMPARED].astype(bool)][CONFIGURATION].value_counts()
     siblings = compared[CONFIGURATION].map(counts).fillna(0).astype(int)
     return table.assign(seed_siblings=siblings).replace({UNKNOWN: DASH})
 
 
 def models_view(models: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the compared models with σ_enc, σ_N and these metrics in words."""
+    """Return the compared models with σ_enc, σ_N, seed and these metrics in words."""
     table = model_table(models)[[*_WHO[:4], *metrics]].replace({UNKNOWN: DASH})
-    return table.rename(columns={name: metric_heading(name) for name in metrics})
+    return table.rename(columns={name: _heading(name) for name in metrics})
+
+
+def _heading(metric: str) -> str:
+    """Return the words, or the name where they are the same: by it counts are known as such."""
+    words = metric_heading(metric)
+    return metric if words == metric.replace("_", " ") else words
+
+
+def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table turned on its side: a column for each of its rows, cells as text.
+
+    Examples
+    --------
+    >>> side_by_side(pd.DataFrame({"model": ["a/1", "a/2"], "elbo": [1.5, None]})).values.tolist()
+    [['ELBO (nats)', '1.500', '–']]
+    """
+    shown = presentation(table)
+    columns = {"": list(shown.columns[1:])}
+    for place, name in enumerate(shown.iloc[:, 0]):
+        columns[name] = shown.iloc[place, 1:].tolist()
+    return pd.DataFrame(columns)
 
 
 def configurations_view(configurations: pd.DataFrame) -> pd.DataFrame:
@@ -100,8 +111,8 @@ def differences_view(differences: pd.DataFrame, *, few: bool = False) -> pd.Data
     Returns
     -------
     DataFrame
-        metric, baseline, mean, difference, 95 % interval, verdict; what neither side has is
-        left out.
+        metric, baseline, mean (these two not with ``few``), difference, 95 % interval and the
+        verdict; what neither side has is left out.
     """
     known = differences["metric"].tolist()
     shown = headline_metrics(known) if few else compared_metrics(known)
@@ -120,7 +131,7 @@ def differences_view(differences: pd.DataFrame, *, few: bool = False) -> pd.Data
         }
         for row in chosen.to_dict("records")
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).drop(columns=["baseline", "mean"] if few and rows else [])
 
 
 def _mean(value: float, count: int) -> str:
