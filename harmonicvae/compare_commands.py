@@ -45,8 +45,8 @@ def compare(parsed: argparse.Namespace) -> int:
                 "alias": alias or "",
                 "prefer": parsed.prefer,
                 "baseline": parsed.baseline,
-                "siblings": siblings,
-                "evaluate": ",".join(evaluators),
+                "siblings": parsed.siblings,
+                "evaluate": ",".join(evaluators) or "none",
             },
         )
         found = comparison.compare(

@@ -5,7 +5,7 @@ called), ``seed``, ``compared`` (False for a seed sibling that only adds to the 
 ``order`` (newest last), the training's parameters as text, and metrics.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from harmonicvae.report.metric_groups import (
     TRAINING,
     compared_metrics,
     evaluator_of,
-    headline_metrics,
 )
 from harmonicvae.report.spread import welch_difference
 
@@ -29,6 +28,8 @@ UNKNOWN = "not recorded"
 _ALWAYS = (names.ENCODER_STD, names.INPUT_NOISE_STD)
 #: Parameters without which two models cannot be said to be trained alike.
 ESSENTIAL = (*_ALWAYS, names.EPOCHS)
+#: Beginnings of metrics whose radius or relative r comes from the models.
+_MEASURED = (names.DAMAGE, names.CERTIFIED_MARGIN)
 _SYMBOLS = {names.ENCODER_STD: "σ_enc", names.INPUT_NOISE_STD: "σ_N"}
 
 
@@ -77,9 +78,13 @@ def seed_siblings(models: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         Of several models of one seed: one that is compared before one that is not, then the
-        newest.  Models without a recorded seed count as one, since they may share it.
+        newest.  A model without a recorded seed may repeat another's: it counts where its
+        configuration has no other.
     """
-    ranked = models.sort_values([COMPARED, ORDER], kind="stable")
+    unknown = models[names.SEED] == UNKNOWN
+    seeded = set(models.loc[~unknown, CONFIGURATION])
+    ranked = models[~(unknown & models[CONFIGURATION].isin(seeded))]
+    ranked = ranked.sort_values([COMPARED, ORDER], kind="stable")
     kept = ranked.drop_duplicates([CONFIGURATION, names.SEED], keep="last")
     return models.loc[sorted(kept.index)]
 
@@ -190,16 +195,16 @@ def missing_table(models: pd.DataFrame) -> pd.DataFrame:
 
     Notes
     -----
-    Where no model was attacked, no radius is known: the evaluator is named all the same.
+    Where no model was attacked, no radius and no r are known: damage and certified margin are
+    listed all the same.
     """
     shown = compared_metrics(map(str, models.columns))
+    unmeasured = [name for name in _MEASURED if not any(m.startswith(name) for m in shown)]
     rows = []
     for row in models[models[COMPARED]].to_dict("records"):
-        lacking = [metric for metric in shown if pd.isna(row.get(metric))]
-        if not headline_damage(shown):
-            lacking.append(names.DAMAGE)
+        lacking = [metric for metric in shown if pd.isna(row.get(metric))] + unmeasured
         for evaluator in (TRAINING, *names.EVALUATORS):
-            part = [name for name in lacking if (evaluator_of(name) or _attacks(name)) == evaluator]
+            part = [name for name in lacking if _filled_by(name) == evaluator]
             if part:
                 rows.append(
                     {names.MODEL: row[names.MODEL], "evaluator": evaluator, "metrics": part}
@@ -207,13 +212,8 @@ def missing_table(models: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[names.MODEL, "evaluator", "metrics"])
 
 
-def headline_damage(metrics: Iterable[str]) -> list[str]:
-    """Return the mean damages among the metrics."""
-    return [name for name in headline_metrics(metrics) if name.startswith(names.DAMAGE)]
-
-
-def _attacks(metric: str) -> str:
-    return names.EVALUATOR_MAX_DAMAGE if metric == names.DAMAGE else ""
+def _filled_by(metric: str) -> str:
+    return names.EVALUATOR_MAX_DAMAGE if metric in _MEASURED else evaluator_of(metric)
 
 
 def _numbers(values: pd.Series) -> np.ndarray:

@@ -132,7 +132,8 @@ def resolve(client: MlflowClient, uri: str) -> ModelReference:
 def from_version(version: Any, uri: str = "") -> ModelReference:
     """Return the reference of a registered version as MLflow's client returns it."""
     source = version.source or ""
-    model_id = version.model_id or re.sub(r"^(?!.*models:/m-).*$|^.*models:/", "", source)
+    linked = re.fullmatch(r"models:/(m-[^/]+)/?|.*/models/(m-[0-9a-f]{32})/artifacts/?", source)
+    model_id = version.model_id or (linked and (linked[1] or linked[2])) or ""
     return ModelReference(
         uri=uri or f"models:/{version.name}/{version.version}",
         name=version.name,

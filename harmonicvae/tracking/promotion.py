@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,11 +109,24 @@ class Rule:
         threshold = MetricThreshold(threshold=float(limit), greater_is_better=greater)
         candidate = EvaluationResult({self.metric: float(value)}, {})
         try:
-            mlflow.validate_evaluation_results({self.metric: threshold}, candidate)
+            with _quiet():
+                mlflow.validate_evaluation_results({self.metric: threshold}, candidate)
         except ModelValidationFailedException:
             told = f" = {self.threshold(baseline):.6g}" if self.change else ""
             return f"{self.metric} = {value:.6g}, not {str(self).removeprefix(self.metric)}{told}"
         return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow from logging two lines for every rule and model."""
+    logger = logging.getLogger("mlflow.models.evaluation.validation")
+    former = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(former)
 
 
 def parse_rule(text: str) -> Rule:
