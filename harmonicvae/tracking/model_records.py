@@ -132,7 +132,8 @@ def read_record(
     run is FINISHED; the run that ended last wins.  Parameters come from the training run, the
     logged model, the version's tags and, for what is missing there, the estimator's file.
     """
-    model, run = _logged_model(client, reference), evaluations.run(reference.run_id)
+    model = _logged_model(client, reference)
+    run = evaluations.run(reference.run_id or (model and model.source_run_id))
     found: dict[str, Measurement] = {}
     notes: list[str] = []
     for measurements, note in (
