@@ -228,6 +228,16 @@ def test_every_text_is_escaped(tmp_path):
     assert page.text.count(NASTY) >= 10
 
 
+def test_names_with_underscores_stay_as_they_are(tmp_path):
+    page = read(
+        page_of(table(("my_model/1", "1", "1", -3.0), ("b_mean/2", "2", "1", -4.0)), tmp_path)
+    )
+    for text in ("my_model/1", "b_mean/2", "σ_enc = 1, σ_N = 0"):
+        assert page.text.count(text) > 1
+    assert "my model" not in page.text
+    assert "σ enc" not in page.text
+
+
 @pytest.mark.parametrize("elbo", [math.nan, -math.inf, None])
 def test_models_without_any_number_make_a_page_all_the_same(tmp_path, elbo):
     models = table(("a/1", "1", "1", elbo), ("a/2", "0.1", UNKNOWN, elbo))
