@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
+    from harmonicvae.tracking.comparison import Comparison, compare
     from harmonicvae.tracking.registry import load_model
     from harmonicvae.tracking.sweep_logger import SweepLogger
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LOCATIONS = {
     "Bound": "harmonicvae.records",
     "Bracket": "harmonicvae.records",
+    "Comparison": "harmonicvae.tracking.comparison",
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
@@ -33,6 +35,7 @@ _LOCATIONS = {
     "attack": "harmonicvae.attacks",
     "bound": "harmonicvae.lipschitz",
     "bracket": "harmonicvae.lipschitz",
+    "compare": "harmonicvae.tracking.comparison",
     "fit_together": "harmonicvae.models",
     "load_celeba": "harmonicvae.datasets",
     "load_cifar10": "harmonicvae.datasets",
@@ -48,6 +51,7 @@ _LOCATIONS = {
 __all__ = [
     "Bound",
     "Bracket",
+    "Comparison",
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",
@@ -56,6 +60,7 @@ __all__ = [
     "attack",
     "bound",
     "bracket",
+    "compare",
     "fit_together",
     "load_celeba",
     "load_cifar10",

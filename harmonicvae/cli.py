@@ -19,8 +19,10 @@ from harmonicvae.solver_watch import INTERRUPTED
 
 #: Exit codes: something failed on the way, bad input; INTERRUPTED after Ctrl-C.
 FAILED, USAGE = 1, 2
+#: Modules whose verbs open runs.
+_WITH_RUNS = ("commands", "compare_commands")
 #: Options whose values may begin with a minus sign.
-_SIGNED = ("--box", "--outputs")
+_SIGNED = ("--box", "--outputs", "--prefer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +66,7 @@ def _run(parsed: argparse.Namespace) -> int:
         hint = "set HARMONICVAE_TRACEBACK=1 to see where"
         return _fail(f"{type(error).__name__}: {first} ({hint})", FAILED)
     except KeyboardInterrupt as interrupt:
-        runs = "; open runs are marked KILLED" if parsed.module == "commands" else ""
+        runs = "; open runs are marked KILLED" if parsed.module in _WITH_RUNS else ""
         further = f"; {interrupt}" if str(interrupt) else ""
         print(f"\nharmonicvae: interrupted{runs}{further}", file=sys.stderr)
         return INTERRUPTED
@@ -128,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_lipschitz(verbs.add_parser("lipschitz", help="bound a stored model's constants"))
     _add_attack(verbs.add_parser("attack", help="attack a stored model"))
     _add_report(verbs.add_parser("report", help="render a study's report again"))
+    _add_compare(verbs.add_parser("compare", help="compare stored models, promote the best"))
     _add_bound(verbs.add_parser("bound", help="bound the constant of a network in a file"))
     _add_verify(verbs.add_parser("verify", help="prove a certificate again"))
     return parser
@@ -231,6 +234,33 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "report")
     parser.add_argument("source", help="result folder, run id or runs:/id of a study")
     parser.add_argument("--output", default="harmonicvae-report", help="folder of the report")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "compare")
+    parser.set_defaults(module="compare_commands")
+    parser.add_argument(
+        "uris",
+        nargs="+",
+        metavar="MODEL_URI",
+        help="models:/name/1, models:/name@alias, models:/m-…, runs:/id/model or runs:/id",
+    )
+    parser.add_argument("--baseline", default="", help="MODEL_URI compared with; the first without")
+    parser.add_argument(
+        "--siblings", default="true", help="false: no other versions for the spread over seeds"
+    )
+    parser.add_argument("--evaluate", default="none", help="lipschitz,max_damage where missing")
+    parser.add_argument("--data-dir", default="", help="folder of the image files, to evaluate")
+    parser.add_argument(
+        "--require",
+        action="append",
+        help="'METRIC<VALUE', also <=, >, >=; VALUE a number, baseline, baseline+X, baseline-X or "
+        "baseline*X; may be given repeatedly, all must hold",
+    )
+    parser.add_argument("--alias", default="", help="set on the best version that meets the rules")
+    parser.add_argument("--prefer", default="elbo", help="METRIC: highest is best; -METRIC: lowest")
+    parser.add_argument("--output", default="harmonicvae-comparison", help="folder of the page")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_network(parser: argparse.ArgumentParser, function: str) -> None:

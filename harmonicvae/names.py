@@ -171,11 +171,12 @@ def margin_metric(column: str, share: float) -> str:
 # --- evaluators, model types, tags, artifacts --------------------------------
 EVALUATOR_LIPSCHITZ = "lipschitz"
 EVALUATOR_MAX_DAMAGE = "max_damage"
+EVALUATORS = (EVALUATOR_LIPSCHITZ, EVALUATOR_MAX_DAMAGE)
 MODEL_TYPE = "vae"
 REGISTERED_PREFIX = "harmonicvae"
 
 TAG_FAILURE = "harmonicvae.failure"
-TAG_ROLE = "harmonicvae.role"  # study, model, evaluation, search, candidate
+TAG_ROLE = "harmonicvae.role"  # study, model, evaluation, comparison, search, candidate
 TAG_MODEL = "harmonicvae.model"
 TAG_VERSION = "harmonicvae.version"
 TAG_DATA_DIGEST = "harmonicvae.data_digest"
@@ -200,6 +201,10 @@ TAG_RESOURCES = "harmonicvae.n_resources"
 TAG_BEST_RUN = "harmonicvae.best_run"
 TAG_MODEL_NOT_STORED = "harmonicvae.model_not_stored"  # the reason
 
+# of a comparison
+TAG_COMPARED = "harmonicvae.compared"  # JSON list of the compared URIs
+TAG_PROMOTED = "harmonicvae.promoted"  # models:/name/version that an alias was set on
+
 ARTIFACT_MODEL = "model"
 ARTIFACT_BOUNDS = "lipschitz/bounds.csv"
 ARTIFACT_NETWORKS = "lipschitz/networks.json"
@@ -212,6 +217,7 @@ ARTIFACT_REPORT = "report"
 ARTIFACT_HISTORY = "training/history.csv"
 ARTIFACT_RECONSTRUCTIONS = "training/reconstructions.npz"
 ARTIFACT_EVALUATION = "evaluation.json"  # every metric of the last evaluation, NaN included
+ARTIFACT_COMPARISON = "comparison"
 
 
 def certificate_artifact(side: str, method: str) -> str:
@@ -259,3 +265,11 @@ FILE_CV_RESULTS = "cv_results.csv"
 FILE_FOLD_SCORES = "fold_scores.csv"  # of a search that did not end
 FOLDER_ARRAYS = "arrays"
 FILE_REPORT = "report.html"
+
+# --- files of a comparison's folder --------------------------------------------
+FILE_COMPARISON = "comparison.html"
+FILE_COMPARED_MODELS = "comparison.csv"
+FILE_CONFIGURATIONS = "configurations.csv"
+FILE_DIFFERENCES = "differences.csv"
+FILE_DECISIONS = "decisions.csv"
+FILE_SOURCES = "sources.csv"

@@ -22,6 +22,14 @@ from matplotlib.patches import Patch
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report.attack_curves import draw_damage, draw_margins
+from harmonicvae.report.comparison_panels import (
+    MARKERS,
+    draw_comparison,
+    grid_shape,
+    letters,
+    panel_metrics,
+)
+from harmonicvae.report.comparison_tables import CONFIGURATION
 from harmonicvae.report.configurations import (
     all_configurations,
     configuration_label,
@@ -310,6 +318,37 @@ def plot_margins(margins: pd.DataFrame) -> Figure:
     """
     figure = _figure(6.4, 3.8)
     draw_margins(figure, margins)
+    return figure
+
+
+@_styled
+def plot_comparison(models: pd.DataFrame) -> Figure:
+    """Draw compared models, one panel a main metric, grouped by configuration.
+
+    Parameters
+    ----------
+    models : DataFrame
+        As in :mod:`harmonicvae.report.comparison_tables`, with the column configuration.
+
+    Returns
+    -------
+    Figure
+        Filled points are compared models, hollow ones their seed siblings; mean and sd over
+        seeds beside them; logarithmic axes where values span more than a factor of 20.
+    """
+    metrics = panel_metrics(models)
+    named = letters(models[CONFIGURATION].tolist())
+    rows, columns = grid_shape(len(metrics))
+    figure = _figure(3.1 * columns + 0.4, 2.2 * rows + 0.5 + 0.2 * ceil(len(named) / 2))
+    draw_comparison(figure, models, metrics)
+    handles = [
+        Line2D(
+            [], [], linestyle="", marker=MARKERS[k % len(MARKERS)], color=SERIES[k % len(SERIES)]
+        )
+        for k in range(len(named))
+    ]
+    texts = [f"{letter}: {_drawable(label, 60)}" for label, letter in named.items()]
+    figure.legend(handles, texts, loc="outside upper left", ncols=min(2, columns))
     return figure
 
 

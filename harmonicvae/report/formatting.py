@@ -161,7 +161,8 @@ def _sign(number: float) -> str:
 
 
 def _heading(name: str) -> str:
-    return HEADINGS.get(name, name.replace("_", " "))
+    words = name.replace("_", " ") if name.isidentifier() else name  # others are names already
+    return HEADINGS.get(name, words)
 
 
 def _mean_cell(row: pd.Series, stem: str) -> str:

@@ -11,7 +11,16 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.report.formatting import presentation
 
 #: Columns that name a row when they stand first.
-ROW_NAMES = ("side", "encoder_std", "input_noise_std", "model", "method", "radius")
+ROW_NAMES = (
+    "side",
+    "encoder_std",
+    "input_noise_std",
+    "model",
+    "method",
+    "radius",
+    "configuration",
+    "metric",
+)
 
 #: Lines of the heading, cells, and whether they are numbers.
 Column = tuple[list[str], list[str], bool]

@@ -59,6 +59,8 @@ class VAEEvaluator(ModelEvaluator):
         metrics, contents = self._measure(estimator, X, options)
         store = StoreSpec(tracking_uri=mlflow.get_tracking_uri(), experiment_id="")
         finite = {key: value for key, value in metrics.items() if np.isfinite(value)}
+        # MLflow hands on no id for models:/name/1; the loaded model knows its own
+        model_id = model_id or getattr(model, "model_id", None)
         log_metrics(store, run_id, finite, model_id=model_id)
         return EvaluationResult(metrics, store_artifacts(run_id, contents))
 

@@ -16,7 +16,7 @@ from harmonicvae.tracking.jobs import Evaluation, Outcome, evaluate_job
 from harmonicvae.tracking.outcomes import read_evaluated
 from harmonicvae.tracking.reaping import reap
 from harmonicvae.tracking.sessions import ModelRun
-from harmonicvae.tracking.specs import DataSpec, ModelSpec
+from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 from harmonicvae.tracking.storage import client_of
 from harmonicvae.tracking.training import Job, train_job
 
@@ -66,6 +66,7 @@ def evaluate_one(
     *,
     data: DataSpec | None = None,
     experiment: str | None = None,
+    store: StoreSpec | None = None,
 ) -> Outcome:
     """Evaluate one stored model in a run of its own, apart from its training.
 
@@ -79,6 +80,9 @@ def evaluate_one(
         Data set; None means the one that the model was trained on.
     experiment : str or None
         As in :func:`train_one`.
+    store : StoreSpec or None
+        An open store, below whose parent run the evaluation's run is made; None opens one
+        and uses the run of ``mlflow run`` if there is one.
 
     Returns
     -------
@@ -90,11 +94,12 @@ def evaluate_one(
     TrackingError
         If there is no such model.
     """
-    store = stores.open_store(experiment)
-    reap(store)
+    nested, store = store is not None, store or stores.open_store(experiment)
+    if not nested:
+        reap(store)
     data = data or trained_on(model_uri)
     name = f"{'+'.join(evaluators)} {model_uri}"
-    run_id = runs.adopt_run(store, name, "evaluation")
+    run_id = (runs.create_run if nested else runs.adopt_run)(store, name, "evaluation")
     client_of(store).set_tag(run_id, names.TAG_MODEL, model_uri)
     job = Evaluation(
         model="model",
