@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harmonicvae.exceptions import HarmonicVAEError
     from harmonicvae.lipschitz import bound, bracket
     from harmonicvae.margins import margin, robustness_probability
-    from harmonicvae.models import HarmonicVAE, load_estimator, save_estimator
+    from harmonicvae.models import ConvHarmonicVAE, HarmonicVAE, load_estimator, save_estimator
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _LOCATIONS = {
     "Bound": "harmonicvae.records",
     "Bracket": "harmonicvae.records",
+    "ConvHarmonicVAE": "harmonicvae.models",
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
@@ -45,6 +46,7 @@ _LOCATIONS = {
 __all__ = [
     "Bound",
     "Bracket",
+    "ConvHarmonicVAE",
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",
