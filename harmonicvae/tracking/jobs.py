@@ -123,7 +123,9 @@ def _train(job: Job) -> Outcome:
     logger = runs.EpochLogger(store, run_id)
     progress = ProgressFile(job.folder, spec.name)
     estimator = spec.estimator(
-        device=job.device, callbacks=[EpochHook(logger), EpochHook(progress.advance)]
+        train.image_shape,
+        device=job.device,
+        callbacks=[EpochHook(logger), EpochHook(progress.advance)],
     )
     started = time.perf_counter()
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_INTERVAL)
