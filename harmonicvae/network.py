@@ -137,8 +137,9 @@ class LayeredNetwork:
         LayeredNetwork
             Inputs and outputs are flat vectors, images in the order of Flatten. Weights
             are those of the module as float64, exactly; a convolution becomes a matrix
-            with the weights as entries, a sparse one if both sides are longer than 4,096 or
-            it would take more than 2 GiB.
+            with the weights as entries. Those of all convolutions, poolings and scalings are
+            sparse if one of them has both sides longer than 4,096 or would take more than
+            2 GiB, else dense.
 
         Raises
         ------

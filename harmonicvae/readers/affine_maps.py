@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array, eye_array, kron
 
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
-from harmonicvae.matrices import Matrix
+from harmonicvae.matrices import Matrix, dense, is_sparse
 
 #: Largest matrix of one layer, bytes (16,384 × 16,384 in float64).
 MAX_MATRIX_BYTES = 2 * 2**30
-#: A map with mostly zero entries is kept dense if one side of its matrix is no longer, so that
-#: a network of as many hidden neurons stays dense as a whole.
+#: Maps with mostly zero entries are kept dense if a side of each matrix is no longer, as in
+#: networks of as many hidden neurons.
 DENSE_SIDE = 4096
 
 Shape = tuple[int, ...]
@@ -100,45 +101,41 @@ def check_entries(rows: int, columns: int, entries: int, layer: str) -> None:
         )
 
 
-def kept_form(matrix: csr_array) -> Matrix:
-    """Return a sparse matrix as it is to be kept: dense unless it is large.
+def kept_forms(matrices: Sequence[Matrix]) -> list[Matrix]:
+    """Return the matrices of a network as they are to be kept: dense unless one is large.
 
     Parameters
     ----------
-    matrix : csr_array
+    matrices : sequence of ndarray or csr_array
 
     Returns
     -------
-    ndarray or csr_array
-        Dense if a side is at most :data:`DENSE_SIDE` and the matrix takes at most
-        :data:`MAX_MATRIX_BYTES`.
+    list of ndarray or csr_array
+        All dense if of each sparse one a side is at most :data:`DENSE_SIDE` and it would take
+        at most :data:`MAX_MATRIX_BYTES`; else as they are.
 
     Examples
     --------
-    >>> kept_form(eye_array(2, format="csr"))
-    array([[1., 0.],
-           [0., 1.]])
-    >>> kept_form(eye_array(5000, format="csr")).nnz
+    >>> [type(item).__name__ for item in kept_forms([eye_array(2, format="csr"), np.eye(2)])]
+    ['ndarray', 'ndarray']
+    >>> kept_forms([eye_array(5000, format="csr")])[0].nnz
     5000
     """
-    rows, columns = matrix.shape
-    if min(rows, columns) <= DENSE_SIDE and 8 * rows * columns <= MAX_MATRIX_BYTES:
-        return matrix.toarray()
-    matrix = csr_array(matrix)
-    matrix.sum_duplicates()
-    return matrix
+    sizes = [matrix.shape for matrix in matrices if is_sparse(matrix)]
+    small = all(min(m, n) <= DENSE_SIDE and 8 * m * n <= MAX_MATRIX_BYTES for m, n in sizes)
+    return [dense(matrix) if small and is_sparse(matrix) else matrix for matrix in matrices]
 
 
-def identity_map(size: int, layer: str) -> Matrix:
-    """Return the identity matrix, dense unless it is large.
+def identity_map(size: int, layer: str) -> csr_array:
+    """Return the identity matrix.
 
     Examples
     --------
-    >>> identity_map(1, "ReLU")
+    >>> identity_map(1, "ReLU").toarray()
     array([[1.]])
     """
     check_entries(size, size, size, layer)
-    return kept_form(eye_array(size, format="csr"))
+    return csr_array(eye_array(size, format="csr"))
 
 
 def repeat_sparse(block: csr_array, copies: int) -> csr_array:

@@ -1,4 +1,4 @@
-"""Matrices of convolutions, paddings and poolings, entry by entry exact, large ones sparse.
+"""Sparse matrices of convolutions, paddings and poolings, entry by entry exact.
 
 Samples are flat vectors in C order of (channels, *sizes), as torch and ONNX flatten
 them. Weights are copied into the matrices, never multiplied or added.
@@ -22,7 +22,6 @@ from harmonicvae.readers.affine_maps import (
     Shape,
     check_entries,
     check_matrix,
-    kept_form,
     repeat_sparse,
 )
 
@@ -175,7 +174,8 @@ def convolution(
     Examples
     --------
     >>> window = Window((2,), (1,), (1,), (0,), (0,))
-    >>> convolution(np.array([[[1.0, 2.0]]]), np.zeros(1), (1, 3), window, 1, "Conv1d").matrix
+    >>> weight = np.array([[[1.0, 2.0]]])
+    >>> convolution(weight, np.zeros(1), (1, 3), window, 1, "layer").matrix.toarray()
     array([[1., 2., 0.],
            [0., 1., 2.]])
     """
@@ -188,7 +188,7 @@ def convolution(
     _check_sizes(sizes, layer)
     rows, entries = weight.shape[0] * prod(sizes), weight.size * prod(sizes)
     check_entries(rows, prod(shape), entries, layer)
-    matrix = kept_form(_unroll(weight, groups, sizes, shape[1:], window))
+    matrix = _unroll(weight, groups, sizes, shape[1:], window)
     return AffineMap(matrix, np.repeat(bias, prod(sizes)), (weight.shape[0], *sizes))
 
 
@@ -235,7 +235,8 @@ def transposed_convolution(
     --------
     >>> window = Window((2,), (2,), (1,), (0,), (0,))
     >>> weight = np.array([[[1.0, 2.0]]])
-    >>> transposed_convolution(weight, np.zeros(1), (1, 2), window, (0,), 1, "layer").matrix
+    >>> affine = transposed_convolution(weight, np.zeros(1), (1, 2), window, (0,), 1, "layer")
+    >>> affine.matrix.toarray()
     array([[1., 0.],
            [2., 0.],
            [0., 1.],
@@ -257,7 +258,7 @@ def transposed_convolution(
     _check_sizes(sizes, layer)
     channels = weight.shape[1] * groups
     check_entries(channels * prod(sizes), prod(shape), weight.size * prod(shape[1:]), layer)
-    matrix = kept_form(csr_array(_unroll(weight, groups, shape[1:], sizes, window).T))
+    matrix = csr_array(_unroll(weight, groups, shape[1:], sizes, window).T)
     return AffineMap(matrix, np.repeat(bias, prod(sizes)), (channels, *sizes))
 
 
@@ -312,7 +313,7 @@ def average_pool(
     Examples
     --------
     >>> window = Window((2,), (2,), (1,), (0,), (0,))
-    >>> average_pool((1, 4), window, "AvgPool1d").matrix
+    >>> average_pool((1, 4), window, "AvgPool1d").matrix.toarray()
     array([[0.5, 0.5, 0. , 0. ],
            [0. , 0. , 0.5, 0.5]])
     """
@@ -336,7 +337,7 @@ def average_pool(
         raise InputError(f"{layer} divides by 0: the divisor is 0 or a window holds no entry")
     block = reduce(_kron, covers)
     weights = 1.0 / np.broadcast_to(total, (prod(sizes), 1)).ravel()
-    matrix = kept_form(repeat_sparse(rows_times(weights, block), shape[0]))
+    matrix = repeat_sparse(rows_times(weights, block), shape[0])
     return AffineMap(matrix, np.zeros(matrix.shape[0]), (shape[0], *sizes))
 
 
@@ -375,7 +376,7 @@ def copying_pad(
 
     Examples
     --------
-    >>> copying_pad((1, 2), (1,), (0,), "circular", "Conv1d").matrix
+    >>> copying_pad((1, 2), (1,), (0,), "circular", "Conv1d").matrix.toarray()
     array([[0., 1.],
            [1., 0.],
            [0., 1.]])
@@ -395,5 +396,5 @@ def copying_pad(
     )
     places = (np.arange(prod(sizes)), source.ravel())
     block = csr_array((np.ones(prod(sizes)), places), shape=(prod(sizes), prod(shape[1:])))
-    matrix = kept_form(repeat_sparse(block, shape[0]))
+    matrix = repeat_sparse(block, shape[0])
     return AffineMap(matrix, np.zeros(matrix.shape[0]), (shape[0], *sizes))

@@ -17,7 +17,7 @@ from harmonicvae.readers.affine_maps import (
     Shape,
     check_entries,
     identity_map,
-    kept_form,
+    kept_forms,
     repeat_blocks,
 )
 
@@ -190,12 +190,8 @@ class LayerStack:
         """
         check_entries(prod(shape), prod(shape), prod(shape), layer)
         diagonal = diags_array(np.broadcast_to(factors, shape).ravel(), format="csr")
-        self.append(
-            AffineMap(
-                kept_form(csr_array(diagonal)), np.broadcast_to(shifts, shape).flatten(), shape
-            ),
-            layer,
-        )
+        moved = np.broadcast_to(shifts, shape).flatten()
+        self.append(AffineMap(csr_array(diagonal), moved, shape), layer)
 
     def shift(self, shifts: np.ndarray, shape: Shape, layer: str) -> None:
         """Add x ↦ x + shifts; it becomes the bias of the layer before if that has none.
@@ -251,4 +247,4 @@ class LayerStack:
             size = self.weights[-1].shape[0] if self.weights else prod(self.shape or ())
             matrix = identity_map(size, f"the identity at the end of {name}")
             self.append(AffineMap(matrix, np.zeros(size), self.shape or (size,)), name)
-        return self.weights, self.biases, self.activations
+        return kept_forms(self.weights), self.biases, self.activations
