@@ -32,6 +32,18 @@ def dense(matrix: Any) -> np.ndarray:
     return matrix.toarray() if is_sparse(matrix) else np.array(matrix)
 
 
+def largest_entry(matrix: Any) -> float:
+    """Return the largest absolute value of an entry, 0 for an empty matrix.
+
+    Examples
+    --------
+    >>> largest_entry(csr_array(-np.eye(2)))
+    1.0
+    """
+    entries = matrix.data if is_sparse(matrix) else matrix
+    return float(np.max(np.abs(entries), initial=0.0))
+
+
 def scaled(matrix: Any, exponent: int) -> Any:
     """Return matrix · 2**exponent, dense or sparse as it was.
 

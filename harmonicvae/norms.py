@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from harmonicvae.exceptions import InputError
-from harmonicvae.matrices import is_sparse
+from harmonicvae.matrices import is_sparse, largest_entry
 from harmonicvae.rounding import (
     UNIT,
     gamma,
@@ -191,7 +191,7 @@ def certified_spectral_norm(matrix: np.ndarray) -> float:
     0.0
     """
     scaled, exponent = normalise(_as_matrix(matrix))
-    if not scaled.size or abs(scaled).max() == 0.0:
+    if largest_entry(scaled) == 0.0:
         return 0.0
     short = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.T
     simple = _simple_norm(short)
@@ -273,7 +273,7 @@ def norm_is_at_most(matrix: np.ndarray, value: float) -> bool:
     (True, False)
     """
     scaled, exponent = normalise(_as_matrix(matrix))
-    if not scaled.size or abs(scaled).max() == 0.0:
+    if largest_entry(scaled) == 0.0:
         return value >= 0.0
     if value == math.inf or value <= 0.0:
         return value == math.inf

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from harmonicvae.exceptions import InputError, SolverError
-from harmonicvae.matrices import is_sparse, scaled
+from harmonicvae.matrices import largest_entry, scaled
 
 #: Unit roundoff of float64.
 UNIT = 2.0**-53
@@ -168,9 +168,7 @@ def normalise(matrix: Any) -> tuple[Any, int]:
     >>> normalise(np.array([[8.0, 2.0]]))
     (array([[0.5  , 0.125]]), 4)
     """
-    entries = matrix.data if is_sparse(matrix) else matrix
-    largest = float(np.max(np.abs(entries), initial=0.0))
-    exponent = math.frexp(largest)[1]
+    exponent = math.frexp(largest_entry(matrix))[1]
     if exponent == 0:
         return matrix, 0
     return scaled(matrix, -exponent), exponent

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import largest_entry
 from harmonicvae.rounding import TINY, UNIT, gamma
 
 Ends = tuple[np.ndarray, np.ndarray]
@@ -237,6 +238,6 @@ def _finite_affine(weight: Any, bias: np.ndarray, low: np.ndarray, high: np.ndar
         reach = np.abs(centre) * error + radius
         spread = reach @ absolute.T + error * np.abs(bias)
         peak = np.max(reach, axis=-1, initial=0.0) + np.max(np.abs(centre), axis=-1, initial=0.0)
-        underflow = TINY * (1.0 + peak[..., None]) * (1.0 + absolute.max())
+        underflow = TINY * (1.0 + peak[..., None]) * (1.0 + largest_entry(weight))
         spread = up(spread * (1.0 + 2.0 * error) + underflow)
         return down(value - spread), up(value + spread)

@@ -14,6 +14,7 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges
 from harmonicvae.matrices import (
     columns_that_are_seen,
+    largest_entry,
     plus_constant,
     rows_that_see,
     rows_times,
@@ -64,7 +65,7 @@ class Block:
     @property
     def is_zero(self) -> bool:
         """True if the true matrix is exactly zero."""
-        return self.error is None and not abs(self.matrix).max()
+        return self.error is None and largest_entry(self.matrix) == 0.0
 
     @property
     def error_norm(self) -> float:
@@ -425,7 +426,7 @@ def _multiply(left: Block, slopes: np.ndarray, right: Block) -> Block:
         error = error + size @ rows_times(np.abs(middle), right.error)
     error = plus_constant(error * (1.0 + 2.0**-20), _UNDERFLOW)
     exponent = left.exponent + right.exponent + shift
-    largest = math.frexp(float(abs(product).max()))[1]
+    largest = math.frexp(largest_entry(product))[1]
     largest = max(largest, -500)
     error = plus_constant(scaled(error, -largest), TINY)
     return Block(scaled(product, -largest), exponent + largest, error)
