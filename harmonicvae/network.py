@@ -44,6 +44,7 @@ def _real_matrix(value: Any, name: str) -> Any:
         return _real_array(value, name)
     matrix = csr_array(value, copy=True)
     matrix.sum_duplicates()
+    matrix.eliminate_zeros()
     entries = _real_array(matrix.data, name)
     matrix = csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape)
     for part in (matrix.data, matrix.indices, matrix.indptr):

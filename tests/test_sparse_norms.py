@@ -19,6 +19,7 @@ from harmonicvae.lipschitz import (
 from harmonicvae.models.conv_modules import ConvVAEModule
 from harmonicvae.norms import certified_spectral_norm, norm_is_at_most
 from harmonicvae.readers import affine_maps
+from harmonicvae.readers.mat_files import write_cells
 
 
 @pytest.fixture
@@ -177,6 +178,16 @@ def test_bounds_of_a_sparse_network(all_sparse, tmp_path):
         verify_exactly(certificate, network)
     with pytest.raises(InputError, match="dense"):
         network.to_mat(tmp_path / "weights.mat")
+
+
+def test_sparse_weights_come_back_from_a_file(all_sparse, tmp_path):
+    network = LayeredNetwork.from_module(layers(), (2, 8, 8))
+    path = tmp_path / "weights.mat"
+    write_cells(path, {"weights": network.weights, "bias": network.biases})
+    again = LayeredNetwork.from_mat(path, network.activations)
+    assert again.is_sparse
+    assert again.hash == network.hash
+    assert verify_certificate(bound(network).certificate, again)
 
 
 def test_hashes_see_every_entry(all_sparse):
