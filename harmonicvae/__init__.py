@@ -15,7 +15,13 @@ if TYPE_CHECKING:
     from harmonicvae.exceptions import HarmonicVAEError
     from harmonicvae.lipschitz import bound, bracket
     from harmonicvae.margins import margin, robustness_probability
-    from harmonicvae.models import HarmonicVAE, fit_together, load_estimator, save_estimator
+    from harmonicvae.models import (
+        ConvHarmonicVAE,
+        HarmonicVAE,
+        fit_together,
+        load_estimator,
+        save_estimator,
+    )
     from harmonicvae.network import LayeredNetwork
     from harmonicvae.records import Bound, Bracket
     from harmonicvae.report import write_report
@@ -28,6 +34,7 @@ _LOCATIONS = {
     "Bound": "harmonicvae.records",
     "Bracket": "harmonicvae.records",
     "Comparison": "harmonicvae.tracking.comparison",
+    "ConvHarmonicVAE": "harmonicvae.models",
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
@@ -52,6 +59,7 @@ __all__ = [
     "Bound",
     "Bracket",
     "Comparison",
+    "ConvHarmonicVAE",
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",

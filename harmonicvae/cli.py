@@ -151,6 +151,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "run_study")
     _add_data(parser, "sinc")
     parser.add_argument("--preset", default="quick", help="quick (minutes) or paper (hours)")
+    parser.add_argument("--model", default="mlp", help="mlp or conv (convolutions)")
     parser.add_argument("--encoder-std", default="", help="σ_enc of the decoder column: 1,0.5,0.1")
     parser.add_argument("--input-noise-std", default="", help="σ_N of the encoder column: 1,0.5,0")
     parser.add_argument("--seeds", default="", help="integers in [0, 2**64)")
@@ -180,6 +181,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     _add_common(parser, "train")
     _add_data(parser, "sinc")
+    parser.add_argument("--model", default="mlp", help="mlp or conv (convolutions)")
     parser.add_argument("--encoder-std", default="0.5", help="σ_enc > 0, or learned")
     parser.add_argument("--input-noise-std", default="0", help="σ_N")
     parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")

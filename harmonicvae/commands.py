@@ -31,7 +31,7 @@ from harmonicvae.tracking.backends import BACKENDS, Backend
 from harmonicvae.tracking.groups import TOGETHER
 from harmonicvae.tracking.max_damage_evaluator import OBJECTIVE_CHOICES
 from harmonicvae.tracking.sessions import sweep_session
-from harmonicvae.tracking.specs import DataSpec, ModelSpec
+from harmonicvae.tracking.specs import MODELS, DataSpec, ModelSpec
 from harmonicvae.tracking.storage import in_clear_words
 
 #: CelebA's partition lists more images than many copies hold; absent ones are counted.
@@ -126,6 +126,7 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
             n_jobs=check.jobs("n_jobs", parsed.n_jobs, small_models=small),
             scheduler=parsed.scheduler or None,
         ),
+        model=check.choice("model", parsed.model, MODELS),
         together=check.choice("together", parsed.together, TOGETHER),
         reuse=check.choice("reuse", parsed.reuse, ("true", "false")) == "true",
         reproduction_errors=errors,
@@ -178,6 +179,7 @@ def train(parsed: argparse.Namespace) -> int:
         seed=check.one("seed", check.seeds, parsed.seed),
         epochs=check.integer("epochs", parsed.epochs, 1) if parsed.epochs else default_epochs,
         latent_dim=study.LATENT_DIMS[data.name],
+        model=check.choice("model", parsed.model, MODELS),
         reproduction_errors=errors,
     )
     device = str(check_device(parsed.device))

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harmonicvae.activations import Activation, activation, identity
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import dense, is_sparse
 from harmonicvae.readers.mat_files import read_cells, write_cells
 
 if TYPE_CHECKING:
@@ -36,6 +38,20 @@ def _real_array(value: Any, name: str) -> np.ndarray:
     return array
 
 
+def _real_matrix(value: Any, name: str) -> Any:
+    """Return a finite, read-only float64 copy of a matrix, sparse if it is."""
+    if not is_sparse(value):
+        return _real_array(value, name)
+    matrix = csr_array(value, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    entries = _real_array(matrix.data, name)
+    matrix = csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape)
+    for part in (matrix.data, matrix.indices, matrix.indptr):
+        part.flags.writeable = False
+    return matrix
+
+
 def _listed(value: Any, name: str) -> list[Any]:
     """Return the items of a sequence, or of anything else that can be iterated."""
     try:
@@ -52,8 +68,8 @@ class LayeredNetwork:
 
     Parameters
     ----------
-    weights : sequence of array-like of shape (out, in)
-        W_0 … W_L, at least one, finite.
+    weights : sequence of array-like or csr_array of shape (out, in)
+        W_0 … W_L, at least one, finite; sparse ones stay sparse.
     biases : sequence of array-like of shape (out,)
         b_0 … b_L.
     activations : sequence of Activation
@@ -78,7 +94,7 @@ class LayeredNetwork:
            [0.]])
     """
 
-    weights: tuple[np.ndarray, ...]
+    weights: tuple[Any, ...]
     biases: tuple[np.ndarray, ...]
     activations: tuple[Activation, ...]
 
@@ -96,7 +112,7 @@ class LayeredNetwork:
                 f"activations must be one fewer than weights, {len(self.weights) - 1}, "
                 f"got {len(self.activations)}"
             )
-        weights = tuple(_real_array(w, f"weights[{i}]") for i, w in enumerate(self.weights))
+        weights = tuple(_real_matrix(w, f"weights[{i}]") for i, w in enumerate(self.weights))
         biases = tuple(_real_array(b, f"biases[{i}]") for i, b in enumerate(self.biases))
         _check_shapes(weights, biases)
         object.__setattr__(self, "weights", weights)
@@ -121,14 +137,16 @@ class LayeredNetwork:
         -------
         LayeredNetwork
             Inputs and outputs are flat vectors, images in the order of Flatten. Weights
-            are those of the module as float64, exactly; a convolution becomes a dense
-            matrix with the weights as entries.
+            are those of the module as float64, exactly; a convolution becomes a matrix
+            with the weights as entries. Those of all convolutions, poolings and scalings are
+            sparse if one of them has both sides longer than 4,096 or would take more than
+            2 GiB, else dense.
 
         Raises
         ------
         UnsupportedNetworkError
-            If a layer has no exact form here, its image size is unknown, or its dense
-            matrix would take more than 2 GiB; the message says which layer and where.
+            If a layer has no exact form here, its image size is unknown, or the entries
+            of its matrix would take more than 2 GiB; the message says which layer and where.
         InputError
             If a weight or bias is NaN or infinite, or sizes do not fit.
 
@@ -137,8 +155,8 @@ class LayeredNetwork:
         Average pooling is represented with 1/count rounded once to float64, batch
         normalisation with scale γ/√(var + ε) and shift computed in float64 (relative
         error of the scale at most 2⁻⁵¹). Padding modes other than zeros become a matrix of
-        their own before the convolution. Memory is 8 bytes × inputs × outputs a layer,
-        half as much again while it is copied.
+        their own before the convolution. Memory is 8 bytes × inputs × outputs of a dense
+        layer, half as much again while it is copied, and 16 bytes an entry of a sparse one.
 
         Examples
         --------
@@ -190,7 +208,7 @@ class LayeredNetwork:
         1
         """
         items = _listed(weights, "weights")
-        arrays = [_real_array(weight, f"weights[{i}]") for i, weight in enumerate(items)]
+        arrays = [_real_matrix(weight, f"weights[{i}]") for i, weight in enumerate(items)]
         if biases is None:
             biases = [np.zeros(array.shape[0] if array.ndim else 0) for array in arrays]
         count = max(len(arrays) - 1, 0)
@@ -339,13 +357,15 @@ class LayeredNetwork:
         Raises
         ------
         InputError
-            If hidden layers have different activations, as LipSDP takes one for all, or
-            the file cannot be written.
+            If hidden layers have different activations, as LipSDP takes one for all, a
+            matrix is sparse, or the file cannot be written.
 
         Examples
         --------
         See :meth:`from_mat`.
         """
+        if self.is_sparse:
+            raise InputError("a LipSDP file holds dense matrices; this network is too large for it")
         kinds = {(item.name, item.parameters) for item in self.activations}
         if len(kinds) > 1:
             raise InputError(
@@ -374,12 +394,21 @@ class LayeredNetwork:
         """Number of affine layers, ≥ 1."""
         return len(self.weights)
 
+    @property
+    def is_sparse(self) -> bool:
+        """True if a matrix is kept sparse: then the network is too large for dense methods."""
+        return any(is_sparse(weight) for weight in self.weights)
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 over shapes, weights, biases and activations, as 64 hexadecimal digits."""
         digest = hashlib.sha256(b"harmonicvae network 1")
         for weight, bias in zip(self.weights, self.biases):
             digest.update(repr(weight.shape).encode())
+            if is_sparse(weight):
+                digest.update(b"sparse" + weight.indptr.astype("<i8").tobytes())
+                digest.update(weight.indices.astype("<i8").tobytes())
+                weight = weight.data
             digest.update(weight.astype("<f8").tobytes() + bias.astype("<f8").tobytes())
         for item in self.activations:
             numbers = (item.alpha, item.beta, *item.parameters)
@@ -514,9 +543,15 @@ class LayeredNetwork:
         points = self.check_points(x)
         if len(points) != 1:
             raise InputError(f"x must be one sample, got {len(points)}")
-        product = np.array(self.weights[0])
-        for slope, weight in zip(self.local_slopes(points), self.weights[1:]):
-            product = weight @ (slope[0][:, None] * product)
+        slopes = [slope[0] for slope in self.local_slopes(points)]
+        if self.is_sparse and self.output_dim < self.input_dim:
+            product = dense(self.weights[-1])
+            for slope, weight in zip(reversed(slopes), reversed(self.weights[:-1])):
+                product = (product * slope) @ weight
+            return product
+        product = dense(self.weights[0])
+        for slope, weight in zip(slopes, self.weights[1:]):
+            product = weight @ (slope[:, None] * product)
         return product
 
     def with_slopes(self, alpha: float, beta: float) -> LayeredNetwork:
@@ -614,7 +649,7 @@ _activation = activation
 def _check_shapes(weights: tuple[np.ndarray, ...], biases: tuple[np.ndarray, ...]) -> None:
     """Refuse layers that do not fit, naming the layer."""
     for i, (weight, bias) in enumerate(zip(weights, biases)):
-        if weight.ndim != 2 or weight.size == 0:
+        if weight.ndim != 2 or 0 in weight.shape:
             raise InputError(
                 f"weights[{i}] must be a matrix (out, in) with at least one entry, "
                 f"got shape {weight.shape}"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import is_sparse, largest_entry
 from harmonicvae.rounding import (
     UNIT,
     gamma,
@@ -18,10 +21,20 @@ from harmonicvae.rounding import (
     round_up,
     scale_up,
 )
+from harmonicvae.sparse_norms import sparse_norm, sparse_norm_is_at_most
+
+#: Dense matrices with more rows and columns, and no larger share of entries ≠ 0, are taken for
+#: sparse ones.
+_SPARSE_SIDE, _SPARSE_SHARE = 256, 0.05
 
 
-def _as_matrix(matrix: np.ndarray) -> np.ndarray:
-    """Return a finite, two-dimensional float64 array."""
+def _as_matrix(matrix: Any) -> Any:
+    """Return a finite, two-dimensional float64 array, sparse if it is."""
+    if is_sparse(matrix):
+        sparse = csr_array(matrix, dtype=np.float64, copy=True)
+        sparse.sum_duplicates()
+        _as_matrix(sparse.data[None, :])
+        return sparse
     array = np.asarray(matrix)
     if array.dtype.kind not in "fiub":
         raise InputError(f"matrix must hold real numbers, got dtype {array.dtype}")
@@ -140,7 +153,7 @@ def certified_spectral_norm(matrix: np.ndarray) -> float:
 
     Parameters
     ----------
-    matrix : array-like of shape (m, n)
+    matrix : array-like or csr_array of shape (m, n)
         Finite real entries of any magnitude.
 
     Returns
@@ -162,7 +175,8 @@ def certified_spectral_norm(matrix: np.ndarray) -> float:
     (:func:`harmonicvae.rounding.proves_positive_semidefinite`). c² is rounded
     downwards, error bounds upwards. Where min(‖M‖_F, √(‖M‖₁‖M‖_∞)) is as
     good, or no c passes, that value is returned, rounded upwards. Cost
-    O(mn·min(m, n)).
+    O(mn·min(m, n)). For sparse matrices, and large dense ones with few entries ≠ 0, see
+    :func:`harmonicvae.sparse_norms.sparse_norm`.
 
     References
     ----------
@@ -177,22 +191,36 @@ def certified_spectral_norm(matrix: np.ndarray) -> float:
     0.0
     """
     scaled, exponent = normalise(_as_matrix(matrix))
-    if not np.any(scaled):
+    if largest_entry(scaled) == 0.0:
         return 0.0
     short = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.T
     simple = _simple_norm(short)
-    longest_row = math.sqrt(float(np.max(np.sum(scaled * scaled, axis=1))))
-    longest_column = math.sqrt(float(np.max(np.sum(scaled * scaled, axis=0))))
+    longest_row = math.sqrt(float(np.max((scaled * scaled).sum(axis=1))))
+    longest_column = math.sqrt(float(np.max((scaled * scaled).sum(axis=0))))
     if simple <= max(longest_row, longest_column) * (1.0 + 1e-11):
         return scale_up(simple, exponent)
+    entries = _as_sparse(scaled)
+    if entries is not None:
+        value = sparse_norm(entries, simple)
+        if value < simple or is_sparse(scaled):
+            return scale_up(value, exponent)
     return scale_up(min(simple, _verified_norm(short)), exponent)
 
 
-def _simple_norm(matrix: np.ndarray) -> float:
+def _as_sparse(matrix: Any) -> csr_array | None:
+    """Return a matrix as a sparse one, None if it is not large with few entries ≠ 0."""
+    if is_sparse(matrix):
+        return matrix
+    limit = _SPARSE_SHARE * matrix.size
+    few = min(matrix.shape) > _SPARSE_SIDE and np.count_nonzero(matrix) <= limit
+    return csr_array(matrix) if few else None
+
+
+def _simple_norm(matrix: Any) -> float:
     """Return min(‖M‖_F, √(‖M‖₁‖M‖_∞)) rounded upwards, for entries of order one."""
-    absolute = np.abs(matrix)
+    absolute = abs(matrix)
     widening = 1.0 + gamma(matrix.size + 4)
-    frobenius = math.sqrt(float(np.sum(absolute * absolute)))
+    frobenius = math.sqrt(float((absolute * absolute).sum()))
     columns = float(np.max(absolute.sum(axis=0)))
     rows = float(np.max(absolute.sum(axis=1)))
     narrow = 1.0 + gamma(max(matrix.shape) + 4)
@@ -225,7 +253,7 @@ def norm_is_at_most(matrix: np.ndarray, value: float) -> bool:
 
     Parameters
     ----------
-    matrix : array-like of shape (m, n)
+    matrix : array-like or csr_array of shape (m, n)
         Finite real entries.
     value : float
         The claimed bound, ≥ 0.
@@ -245,7 +273,7 @@ def norm_is_at_most(matrix: np.ndarray, value: float) -> bool:
     (True, False)
     """
     scaled, exponent = normalise(_as_matrix(matrix))
-    if not np.any(scaled):
+    if largest_entry(scaled) == 0.0:
         return value >= 0.0
     if value == math.inf or value <= 0.0:
         return value == math.inf
@@ -256,6 +284,11 @@ def norm_is_at_most(matrix: np.ndarray, value: float) -> bool:
     short = scaled if scaled.shape[0] <= scaled.shape[1] else scaled.T
     if _simple_norm(short) <= bound:
         return True
+    entries = _as_sparse(scaled)
+    if entries is not None:
+        proved = sparse_norm_is_at_most(entries, bound)
+        if proved or is_sparse(scaled):
+            return proved
     product, product_error = gram(short)
     square = float(np.nextafter(bound * bound, 0.0))
     error = product_error + 4.0 * UNIT * square

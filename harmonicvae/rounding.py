@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
 from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.matrices import largest_entry, scaled
 
 #: Unit roundoff of float64.
 UNIT = 2.0**-53
@@ -145,17 +147,17 @@ def product_up(factors: Iterable[float], exponent: int = 0) -> float:
     return scale_up(mantissa, exponent)
 
 
-def normalise(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+def normalise(matrix: Any) -> tuple[Any, int]:
     """Scale a matrix by a power of two so that its largest entry lies in [½, 1).
 
     Parameters
     ----------
-    matrix : ndarray of float64
+    matrix : ndarray or csr_array of float64
         Finite entries.
 
     Returns
     -------
-    scaled : ndarray
+    scaled : ndarray or csr_array
         ``matrix`` · 2**−exponent; exact but for entries that become subnormal, whose
         error is below :data:`TINY` in any norm used here.
     exponent : int
@@ -166,19 +168,18 @@ def normalise(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     >>> normalise(np.array([[8.0, 2.0]]))
     (array([[0.5  , 0.125]]), 4)
     """
-    largest = float(np.max(np.abs(matrix), initial=0.0))
-    exponent = math.frexp(largest)[1]
+    exponent = math.frexp(largest_entry(matrix))[1]
     if exponent == 0:
         return matrix, 0
-    return np.ldexp(matrix, -exponent), exponent
+    return scaled(matrix, -exponent), exponent
 
 
-def absolute_norm_squared(matrix: np.ndarray) -> float:
+def absolute_norm_squared(matrix: Any) -> float:
     """Return an upper bound of ‖ |M| ‖₂², |M| the matrix of absolute values.
 
     Parameters
     ----------
-    matrix : ndarray of shape (m, n)
+    matrix : ndarray or csr_array of shape (m, n)
         Entries of order one.
 
     Returns
@@ -190,8 +191,8 @@ def absolute_norm_squared(matrix: np.ndarray) -> float:
     -----
     Cost O(mn).
     """
-    absolute = np.abs(matrix)
-    frobenius = float(np.sum(absolute * absolute))
+    absolute = abs(matrix)
+    frobenius = float((absolute * absolute).sum())
     columns = float(np.max(absolute.sum(axis=0), initial=0.0))
     rows = float(np.max(absolute.sum(axis=1), initial=0.0))
     return inflate(min(frobenius, columns * rows))

@@ -58,6 +58,8 @@ class StudyPlan:
     ----------
     data : DataSpec
     preset : {"quick", "paper"}
+    model : {"mlp", "conv"}
+        Kind of network.
     encoder_stds, input_noise_stds : tuple of float
         The decoder column varies σ_enc at σ_N = 0, the encoder column σ_N at σ_enc = 0.5.
     seeds : tuple of int
@@ -89,6 +91,7 @@ class StudyPlan:
     backend: Backend = field(default_factory=Backend)
     together: str = "auto"
     reuse: bool = True
+    model: str = "mlp"
     reproduction_errors: tuple[str, ...] = ()
 
     def specs(self) -> list[ModelSpec]:
@@ -104,6 +107,7 @@ class StudyPlan:
                 seed=seed,
                 epochs=self.epochs,
                 latent_dim=LATENT_DIMS[self.data.name],
+                model=self.model,
                 reproduction_errors=training,
             )
             for seed in self.seeds
@@ -387,6 +391,7 @@ def _describe(
         "dataset": plan.data.name,
         "missing_images": int(train.get("missing", 0)) + int(validation.get("missing", 0)),
         "evaluation_rows": {"validation": n_validation, "training": n_filled},
+        "model": plan.model,
         "preset": plan.preset,
         "epochs": plan.epochs,
         "seeds": [str(seed) for seed in plan.seeds],

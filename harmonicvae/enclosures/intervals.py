@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import largest_entry
 from harmonicvae.rounding import TINY, UNIT, gamma
 
 Ends = tuple[np.ndarray, np.ndarray]
@@ -168,12 +169,12 @@ def checked_ends(low: Any, high: Any) -> Ends:
     return low, high
 
 
-def affine_range(weight: np.ndarray, bias: np.ndarray, low: Any, high: Any) -> Ends:
+def affine_range(weight: Any, bias: np.ndarray, low: Any, high: Any) -> Ends:
     """Enclose W x + b over boxes of x.
 
     Parameters
     ----------
-    weight : ndarray of shape (m, n)
+    weight : ndarray or csr_array of shape (m, n)
         W, finite.
     bias : ndarray of shape (m,)
         b, finite.
@@ -226,17 +227,17 @@ def affine_range(weight: np.ndarray, bias: np.ndarray, low: Any, high: Any) -> E
     return np.where(drops, -np.inf, lower), np.where(rises, np.inf, upper)
 
 
-def _finite_affine(weight: np.ndarray, bias: np.ndarray, low: np.ndarray, high: np.ndarray) -> Ends:
+def _finite_affine(weight: Any, bias: np.ndarray, low: np.ndarray, high: np.ndarray) -> Ends:
     """Enclose W x + b over finite boxes."""
     error = gamma(weight.shape[1] + 8)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         centre = 0.5 * low + 0.5 * high
         radius = up(np.maximum(high - centre, centre - low))
-        absolute = np.abs(weight)
+        absolute = abs(weight)
         value = centre @ weight.T + bias
         reach = np.abs(centre) * error + radius
         spread = reach @ absolute.T + error * np.abs(bias)
         peak = np.max(reach, axis=-1, initial=0.0) + np.max(np.abs(centre), axis=-1, initial=0.0)
-        underflow = TINY * (1.0 + peak[..., None]) * (1.0 + np.max(absolute, initial=0.0))
+        underflow = TINY * (1.0 + peak[..., None]) * (1.0 + largest_entry(weight))
         spread = up(spread * (1.0 + 2.0 * error) + underflow)
         return down(value - spread), up(value + spread)

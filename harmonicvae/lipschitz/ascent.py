@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.sparse.linalg import lsqr
 
 from harmonicvae.lipschitz.jacobians import JacobianSearch
+from harmonicvae.matrices import is_sparse
 
 #: Power iterations per step, each from the singular vector of the step before.
 _SWEEPS = 1
@@ -41,12 +44,12 @@ def random_starts(search: JacobianSearch, count: int, rng: np.random.Generator) 
 
     Notes
     -----
-    Cost O(count · d³).
+    Cost O(count · d³), for a sparse W_0 O(count · entries).
     """
     weight, bias = search.network.weights[0], search.network.biases[0]
     rows, dim = weight.shape
-    gain = np.sqrt(np.sum(weight * weight) / rows) or 1.0
-    centre = np.linalg.lstsq(weight, -bias, rcond=1e-6)[0]
+    gain = np.sqrt((weight * weight).sum() / rows) or 1.0
+    centre = _least_squares(weight, -bias, 1e-6)
     points = np.zeros((count, dim))
     points[:1] = centre
     unit = 1.0
@@ -55,11 +58,18 @@ def random_starts(search: JacobianSearch, count: int, rng: np.random.Generator) 
     for i in range(2, count):
         size = int(rng.integers(1, min(rows, dim) + 1))
         chosen = rng.choice(rows, size, replace=False)
-        base = np.linalg.lstsq(weight[chosen], -bias[chosen], rcond=1e-3)[0]
+        base = _least_squares(weight[chosen], -bias[chosen], 1e-3)
         if i % 2 and np.linalg.norm(base) > 10.0 * (np.linalg.norm(centre) + unit / gain):
             base = centre
         points[i] = base + rng.standard_normal(dim) * unit / gain * 10.0 ** rng.uniform(-1, 1)
     return points
+
+
+def _least_squares(weight: Any, target: np.ndarray, cut: float) -> np.ndarray:
+    """Solve W x ≈ target; singular values below ``cut`` of the largest count as 0 if W is dense."""
+    if is_sparse(weight):
+        return np.asarray(lsqr(weight, target, atol=cut, btol=cut, iter_lim=100)[0])
+    return np.asarray(np.linalg.lstsq(weight, target, rcond=cut)[0])
 
 
 def is_piecewise_linear(search: JacobianSearch) -> bool:
@@ -253,11 +263,8 @@ def polish(
 
 def _norm_and_gradient(search: JacobianSearch, point: np.ndarray) -> tuple[float, np.ndarray]:
     """Return ‖J(x)‖₂ and its gradient at one reduced input."""
-    weights = search.network.weights
     state = search.state(point[None])
-    product = weights[0]
-    for slope, weight in zip(state.slopes, weights[1:]):
-        product = weight @ (slope[0][:, None] * product)
+    product = search.network.jacobian(point)
     if not np.all(np.isfinite(product)):
         return np.nan, np.zeros_like(point)
     scaled = product / (np.max(np.abs(product)) or 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harmonicvae.exceptions import SolverError
+from harmonicvae.matrices import rows_that_see
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.norms import spectral_norm
 from harmonicvae.rounding import UNIT
@@ -97,11 +98,11 @@ def _is_doubtful(network: LayeredNetwork, point: np.ndarray) -> bool:
     moving = np.ones(len(point), dtype=bool)  # what changes near the point at all
     with np.errstate(over="ignore", invalid="ignore"):
         for i, item in enumerate(network.activations):
-            weight, bias = np.abs(network.weights[i]), network.biases[i]
+            weight, bias = abs(network.weights[i]), network.biases[i]
             inner = network.weights[i] @ value + bias
             spread = weight @ np.abs(value) + np.abs(bias)
             doubt = (weight.shape[1] + 4) * UNIT * spread + weight @ error
-            moving = np.any(weight[:, moving] > 0, axis=1)
+            moving = rows_that_see(weight, moving)
             if item.kink is not None and np.any((np.abs(inner) <= doubt) & moving):
                 return True
             value, slope = item.function(inner), np.abs(item.derivative(inner))

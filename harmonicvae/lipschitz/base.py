@@ -127,8 +127,16 @@ class LipschitzMethod(ABC):
     def _bound(self, task: Task) -> Candidate:
         """Return a candidate; may raise SolverError."""
 
+    #: Whether it works on sparse matrices, as of large convolutions.
+    takes_sparse: ClassVar[bool] = False
+
     def unsuitable(self, network: LayeredNetwork) -> str:
         """Return why the method does not apply to a network; empty if it does."""
+        if network.is_sparse and not self.takes_sparse:
+            return (
+                "needs dense matrices, and a convolution of this network is too large for one; "
+                "use norm_product, a smaller image or fewer channels"
+            )
         return ""
 
     @final

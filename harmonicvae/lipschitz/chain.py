@@ -12,6 +12,15 @@ import numpy as np
 
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges
+from harmonicvae.matrices import (
+    columns_that_are_seen,
+    largest_entry,
+    plus_constant,
+    rows_that_see,
+    rows_times,
+    scaled,
+    submatrix,
+)
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.norms import certified_spectral_norm, norm_is_at_most, power_iteration
 from harmonicvae.rounding import (
@@ -40,23 +49,23 @@ class Block:
 
     Parameters
     ----------
-    matrix : ndarray of shape (out, in)
+    matrix : ndarray or csr_array of shape (out, in)
         Largest entry in [½, 1), or all zero.
     exponent : int
         The true matrix is about ``matrix`` · 2**exponent.
-    error : ndarray of shape (out, in) or None
+    error : ndarray or csr_array of shape (out, in) or None
         Bound on |true matrix · 2**−exponent − matrix| entry by entry; None (no error)
         for one layer of the network, given where several were multiplied.
     """
 
-    matrix: np.ndarray
+    matrix: Any
     exponent: int
-    error: np.ndarray | None = None
+    error: Any = None
 
     @property
     def is_zero(self) -> bool:
         """True if the true matrix is exactly zero."""
-        return self.error is None and not np.any(self.matrix)
+        return self.error is None and largest_entry(self.matrix) == 0.0
 
     @property
     def error_norm(self) -> float:
@@ -233,7 +242,7 @@ class BlockChain:
         return tuple(matrices)
 
 
-def _products(matrix: np.ndarray) -> tuple[Any, Any]:
+def _products(matrix: Any) -> tuple[Any, Any]:
     """Return a matrix and its transpose as functions of rows."""
     return lambda rows: rows @ matrix.T, lambda rows: rows @ matrix
 
@@ -281,7 +290,7 @@ def build_chain(network: LayeredNetwork, slopes: SlopeRanges | None = None) -> B
     if not all(np.any(item) for item in live):
         return BlockChain((Block(np.zeros((network.output_dim, network.input_dim)), 0),), *[()] * 5)
     weights = [
-        w[np.ix_(after, before)] for w, (before, after) in zip(network.weights, pairwise(live))
+        submatrix(w, after, before) for w, (before, after) in zip(network.weights, pairwise(live))
     ]
     builder = _Builder(Block(*normalise(weights[0])))
     for i, weight in enumerate(weights[1:]):
@@ -344,13 +353,13 @@ def _checked(
 
 
 def live_neurons(
-    weights: tuple[np.ndarray, ...], alphas: tuple[np.ndarray, ...], betas: tuple[np.ndarray, ...]
+    weights: tuple[Any, ...], alphas: tuple[np.ndarray, ...], betas: tuple[np.ndarray, ...]
 ) -> list[np.ndarray]:
     """Find the neurons that some input reaches and that reach some output.
 
     Parameters
     ----------
-    weights : tuple of L + 1 ndarrays of shape (out, in)
+    weights : tuple of L + 1 ndarrays or csr_arrays of shape (out, in)
         The network's matrices.
     alphas, betas : tuple of L ndarrays
         Slope ranges; [0, 0] lets nothing pass.
@@ -364,10 +373,10 @@ def live_neurons(
     live = [np.ones(weights[0].shape[1], dtype=bool)]
     for weight, low, high in zip(weights, alphas, betas):
         passes = (low != 0.0) | (high != 0.0)
-        live.append(passes & np.any(weight[:, live[-1]] != 0.0, axis=1))
-    live.append(np.ones(len(weights[-1]), dtype=bool))
+        live.append(passes & rows_that_see(weight, live[-1]))
+    live.append(np.ones(weights[-1].shape[0], dtype=bool))
     for i in range(len(weights) - 1, 0, -1):
-        live[i] &= np.any(weights[i][live[i + 1]] != 0.0, axis=0)
+        live[i] &= columns_that_are_seen(weights[i], live[i + 1])
     return live
 
 
@@ -409,15 +418,15 @@ def round_slopes(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _multiply(left: Block, slopes: np.ndarray, right: Block) -> Block:
     """Return left · diag(slopes) · right with a bound on the error; ``left`` has none itself."""
     middle, shift = normalise(slopes)
-    inner = middle[:, None] * right.matrix
+    inner = rows_times(middle, right.matrix)
     product = left.matrix @ inner
-    size = np.abs(left.matrix)
-    error = gamma(left.matrix.shape[1] + 4) * (size @ np.abs(inner))
+    size = abs(left.matrix)
+    error = gamma(left.matrix.shape[1] + 4) * (size @ abs(inner))
     if right.error is not None:
-        error = error + size @ (np.abs(middle)[:, None] * right.error)
-    error = error * (1.0 + 2.0**-20) + _UNDERFLOW
+        error = error + size @ rows_times(np.abs(middle), right.error)
+    error = plus_constant(error * (1.0 + 2.0**-20), _UNDERFLOW)
     exponent = left.exponent + right.exponent + shift
-    largest = math.frexp(float(np.max(np.abs(product))))[1]
+    largest = math.frexp(largest_entry(product))[1]
     largest = max(largest, -500)
-    scaled = np.ldexp(product, -largest)
-    return Block(scaled, exponent + largest, np.ldexp(error, -largest) + TINY)
+    error = plus_constant(scaled(error, -largest), TINY)
+    return Block(scaled(product, -largest), exponent + largest, error)

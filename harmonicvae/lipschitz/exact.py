@@ -318,6 +318,8 @@ def verify_exactly(
             f"certificates of kind {kind!r} cannot be verified exactly, only {sorted(_KINDS)}; "
             "use verify_certificate"
         )
+    if network.is_sparse:
+        raise InputError("exact verification needs dense matrices; use verify_certificate")
     try:
         slopes = certified_slopes(certificate, network)
         claimed = real_number(certificate, "value")

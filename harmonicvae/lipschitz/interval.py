@@ -164,7 +164,7 @@ class IntervalBranchAndBound(LipschitzMethod):
             return f"needs a network with 1 input, got {network.input_dim}; try lipsdp_neuron"
         if any(is_widened(item) for item in network.activations):
             return "does not use slope ranges, so that wider ones have no effect"
-        return ""
+        return super().unsuitable(network)
 
     def _bound(self, task: Task) -> Candidate:
         box = task.slopes.box

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from harmonicvae.exceptions import SolverError
+from harmonicvae.matrices import dense, is_sparse
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.norms import power_iteration
 
@@ -32,7 +34,8 @@ class JacobianSearch:
     ----------
     network : LayeredNetwork
         W_L replaced by its triangular factor where it is tall, W_0 by its own where it is
-        wide: W_0 = LQᵀ, so that inputs are y = Qᵀx. Orthogonal factors leave ‖J‖₂ alone.
+        wide, unless they are sparse: W_0 = LQᵀ, so that inputs are y = Qᵀx. Orthogonal factors
+        leave ‖J‖₂ alone.
     basis : ndarray of shape (input_dim, r) or None
         Q; None where inputs are kept.
     tol : float
@@ -57,10 +60,11 @@ class JacobianSearch:
         """Reduce a network's outer layers; ``keep_inputs`` leaves the first one alone."""
         weights, biases = list(network.weights), list(network.biases)
         basis = None
-        if weights[-1].shape[0] > weights[-1].shape[1]:
+        if weights[-1].shape[0] > weights[-1].shape[1] and not is_sparse(weights[-1]):
             weights[-1] = np.asarray(np.linalg.qr(weights[-1], mode="r"))
             biases[-1] = np.zeros(len(weights[-1]))
-        if weights[0].shape[1] > weights[0].shape[0] and not keep_inputs:
+        wide = weights[0].shape[1] > weights[0].shape[0] and not is_sparse(weights[0])
+        if wide and not keep_inputs:
             basis, factor = np.linalg.qr(weights[0].T)
             weights[0] = factor.T
         reduced = LayeredNetwork(tuple(weights), tuple(biases), network.activations)
@@ -115,11 +119,12 @@ class JacobianSearch:
         weights = self.network.weights
         first, last = weights[0], weights[-1]
         if first.shape[1] <= last.shape[0]:
-            product = np.broadcast_to(first.T, (count, *first.T.shape))  # Jᵀ, one row an input
+            start = dense(first).T  # Jᵀ, one row an input
+            product = np.broadcast_to(start, (count, *start.shape))
             for slope, weight in zip(slopes, weights[1:]):
                 product = _times(product * slope[:, None, :], weight.T)
         else:
-            product = np.broadcast_to(last, (count, *last.shape))
+            product = np.broadcast_to(dense(last), (count, *last.shape))
             for slope, weight in zip(reversed(slopes), reversed(weights[:-1])):
                 product = _times(product * slope[:, None, :], weight)
         scale = np.max(np.abs(product), axis=(1, 2), initial=0.0)
@@ -215,7 +220,7 @@ def _blurred_kink(values: np.ndarray, kink: tuple[float, float], blur: float) ->
     return (kink[1] - kink[0]) * decay / (width * (1.0 + decay) ** 2)
 
 
-def _times(batch: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _times(batch: np.ndarray, matrix: Any) -> np.ndarray:
     """Return batch @ matrix as one matrix product."""
     count, rows, columns = batch.shape
     return (batch.reshape(-1, columns) @ matrix).reshape(count, rows, -1)

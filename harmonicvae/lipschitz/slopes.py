@@ -13,6 +13,7 @@ from harmonicvae.enclosures.functions import affine_range, slope_range, value_ra
 from harmonicvae.enclosures.intervals import Ends, Interval, up
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.boxes import check_box
+from harmonicvae.matrices import is_sparse
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.rounding import TINY, UNIT, gamma
 
@@ -100,7 +101,7 @@ def slope_ranges(
     range was widened with ``with_slopes`` keep it.
 
     Cost O(n·Σ out·in) and memory O(n·max out); a form ends at a layer where n·out·in exceeds
-    2·10¹⁰.
+    2·10¹⁰, or whose matrix is sparse.
 
     References
     ----------
@@ -242,12 +243,13 @@ class _AffineForm:
         reach = self._reach()
         return self.rest.plus(Interval(-reach, reach))
 
-    def after_layer(self, weight: np.ndarray, bias: np.ndarray) -> list[_AffineForm]:
-        """Return W y + b, or [] if it overflows or costs too much.
+    def after_layer(self, weight: Any, bias: np.ndarray) -> list[_AffineForm]:
+        """Return W y + b, or [] if it overflows or costs too much, as for sparse W.
 
         Each entry of the computed W M is off by at most γ_k(|W||M|), k the length of y.
         """
-        if weight.size * self.matrix.shape[-1] > _FORM_LIMIT and self.matrix.ndim == 2:
+        costly = weight.size * self.matrix.shape[-1] > _FORM_LIMIT and self.matrix.ndim == 2
+        if is_sparse(weight) or costly:
             return []
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             diagonal = self.matrix.ndim == 1

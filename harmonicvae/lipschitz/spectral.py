@@ -11,7 +11,9 @@ class NormProduct(LipschitzMethod):
     Notes
     -----
     Layers without a nonlinear activation between them are multiplied first, so that a
-    linear network gets its exact constant, up to rounding. Cost O(Σ out·in·min(out, in)).
+    linear network gets its exact constant, up to rounding. Cost O(Σ out·in·min(out, in)),
+    and for convolutions O(n·w²), n outputs and w the band of the Gram matrix
+    (:func:`harmonicvae.sparse_norms.sparse_norm`).
 
     References
     ----------
@@ -27,6 +29,7 @@ class NormProduct(LipschitzMethod):
     """
 
     name = "norm_product"
+    takes_sparse = True
 
     def _bound(self, task: Task) -> Candidate:
         return layer_norms(task)

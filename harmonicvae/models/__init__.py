@@ -1,5 +1,6 @@
 """Variational autoencoders as scikit-learn estimators."""
 
+from harmonicvae.models.conv_estimator import ConvHarmonicVAE
 from harmonicvae.models.estimator import HarmonicVAE
 from harmonicvae.models.groups import can_train_together, pays_together, together_groups
 from harmonicvae.models.net import EpochHook
@@ -7,6 +8,7 @@ from harmonicvae.models.persistence import load_estimator, save_estimator
 from harmonicvae.models.together import fit_together
 
 __all__ = [
+    "ConvHarmonicVAE",
     "EpochHook",
     "HarmonicVAE",
     "can_train_together",

@@ -22,7 +22,7 @@ from harmonicvae.models.fitting import (
 )
 from harmonicvae.models.inference import FittedVAE
 from harmonicvae.models.inputs import check_rows
-from harmonicvae.models.modules import EncoderSpread
+from harmonicvae.models.modules import EncoderSpread, GaussianVAE, VAEModule
 from harmonicvae.models.net import VAENet
 from harmonicvae.models.resuming import load_training_state
 
@@ -208,8 +208,7 @@ class HarmonicVAE(FittedVAE):
         DivergenceError
             If the loss becomes NaN or infinite.
         """
-        params = self.get_params(deep=False)
-        checks.check_parameters(params)
+        params = self._checked_parameters()
         device = checks.check_device(self.device)
         X = check_rows(self, X, reset=True)
         self.seed_ = checks.resolve_seed(self.random_state)
@@ -241,12 +240,30 @@ class HarmonicVAE(FittedVAE):
         self.n_iter_ = len(self.history_)
         self.collapse_ = diagnose_collapse(self.encoder_, self.decoder_, train)
 
+    def _checked_parameters(self) -> dict[str, Any]:
+        """Return the parameters, none out of range; subclasses check their own too."""
+        params = self.get_params(deep=False)
+        checks.check_parameters(params)
+        return params
+
+    def _network(self, params: dict[str, Any]) -> tuple[type[GaussianVAE], dict[str, Any]]:
+        """Return the class of the network and its arguments: all that subclasses change."""
+        options = {
+            "n_features": self.n_features_in_,
+            "latent_dim": params["latent_dim"],
+            "hidden_dims": checks.check_hidden_dims(params["hidden_dims"]),
+            "activation": params["activation"],
+        }
+        return VAEModule, options
+
     def _build_net(
         self, params: dict[str, Any], device: torch.device, context: dict[str, Any] | None
     ) -> VAENet:
+        module, options = self._network(params)
         return build_net(
             params,
-            n_features=self.n_features_in_,
+            module=module,
+            module_options=options,
             seed=self.seed_,
             device=device,
             context=context,
@@ -289,8 +306,7 @@ class HarmonicVAE(FittedVAE):
         HarmonicVAE
             self
         """
-        params = self.get_params(deep=False)
-        checks.check_parameters(params)
+        params = self._checked_parameters()
         self.seed_ = checks.resolve_seed(self.random_state)
         device = checks.check_device(self.device)
         with seeded_generators(self.seed_, device):

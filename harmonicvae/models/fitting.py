@@ -17,7 +17,7 @@ from harmonicvae.exceptions import CollapseWarning, InputError
 from harmonicvae.models import parameters as checks
 from harmonicvae.models.checkpoints import content_digest
 from harmonicvae.models.loss import StudyLoss
-from harmonicvae.models.modules import VAEModule
+from harmonicvae.models.modules import GaussianVAE
 from harmonicvae.models.net import CheckpointWriter, VAENet, copy_callbacks, history_row
 from harmonicvae.models.plain import to_plain
 from harmonicvae.records import CollapseDiagnostic
@@ -123,7 +123,8 @@ def resume_context(params: Mapping[str, Any], X: Any, seed: int) -> dict[str, An
 def build_net(
     params: Mapping[str, Any],
     *,
-    n_features: int,
+    module: type[GaussianVAE],
+    module_options: Mapping[str, Any],
     seed: int,
     device: torch.device,
     context: dict[str, Any] | None,
@@ -134,8 +135,10 @@ def build_net(
     ----------
     params : mapping
         Checked parameters of the estimator.
-    n_features : int
-        Features d.
+    module : type
+        Class of the network.
+    module_options : mapping
+        Its arguments but ``learned_std``.
     seed : int
         Seed of batch order and noise.
     device : torch.device
@@ -150,11 +153,8 @@ def build_net(
     switches = check_reproduction_errors(params["reproduction_errors"], TRAINING_ERRORS)
     std = checks.check_encoder_std(params["encoder_std"])
     net = VAENet(
-        VAEModule,
-        module__n_features=n_features,
-        module__latent_dim=params["latent_dim"],
-        module__hidden_dims=checks.check_hidden_dims(params["hidden_dims"]),
-        module__activation=params["activation"],
+        module,
+        **{f"module__{key}": value for key, value in module_options.items()},
         module__learned_std=std is None,
         criterion=StudyLoss,
         criterion__encoder_std=std,

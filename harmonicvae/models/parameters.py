@@ -96,9 +96,20 @@ def check_hidden_dims(value: Any) -> list[int]:
     >>> check_hidden_dims((256, 256))
     [256, 256]
     """
+    return check_widths("hidden_dims", value)
+
+
+def check_widths(name: str, value: Any) -> list[int]:
+    """Return a sequence of integers ≥ 1 as a list; may be empty.
+
+    Examples
+    --------
+    >>> check_widths("channels", (8, 16))
+    [8, 16]
+    """
     if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
-        raise InputError(f"hidden_dims must be a sequence of integers >= 1, got {value!r}")
-    return [check_integer("hidden_dims", width, 1) for width in value]
+        raise InputError(f"{name} must be a sequence of integers >= 1, got {value!r}")
+    return [check_integer(name, width, 1) for width in value]
 
 
 def check_activation(value: Any) -> str:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from harmonicvae._version import __version__
 from harmonicvae.exceptions import InputError
 from harmonicvae.models.checkpoints import DAMAGE
+from harmonicvae.models.conv_estimator import ConvHarmonicVAE
 from harmonicvae.models.estimator import HarmonicVAE
 from harmonicvae.models.fitting import history_frame
 from harmonicvae.models.parameters import check_device, check_integer
@@ -23,7 +24,12 @@ from harmonicvae.records import CollapseDiagnostic
 
 WEIGHTS_FILE = "weights.pt"
 ESTIMATOR_FILE = "estimator.json"
-FORMAT = 1
+#: Estimators by name, with the first format of the files in which they can be described.
+ESTIMATORS: dict[str, tuple[type[HarmonicVAE], int]] = {
+    "HarmonicVAE": (HarmonicVAE, 1),
+    "ConvHarmonicVAE": (ConvHarmonicVAE, 2),
+}
+FORMAT = 2
 
 
 def save_estimator(estimator: HarmonicVAE, folder: str | os.PathLike[str]) -> Path:
@@ -31,7 +37,7 @@ def save_estimator(estimator: HarmonicVAE, folder: str | os.PathLike[str]) -> Pa
 
     Parameters
     ----------
-    estimator : HarmonicVAE
+    estimator : HarmonicVAE or ConvHarmonicVAE
         Fitted.
     folder : path-like
         Created if need be.
@@ -41,20 +47,29 @@ def save_estimator(estimator: HarmonicVAE, folder: str | os.PathLike[str]) -> Pa
     pathlib.Path
         The folder.
 
+    Raises
+    ------
+    InputError
+        If the estimator is of another class.
+
     Notes
     -----
     Callbacks, the checkpoint's path and the optimiser's state are not kept.  Parameters
     are those of the fit, whatever was set since, but for ``elbo_samples``.
     """
+    name = type(estimator).__name__
+    if name not in ESTIMATORS:
+        raise InputError(f"estimator must be one of {sorted(ESTIMATORS)}, got {name}")
+    check_is_fitted(estimator)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    check_is_fitted(estimator)
     params = estimator._fitted_params | {"elbo_samples": estimator.elbo_samples}
     params["hidden_dims"] = list(params["hidden_dims"])
     params["reproduction_errors"] = sorted(params["reproduction_errors"] or ())
     params["random_state"] = estimator.seed_
     described = {
-        "format": FORMAT,
+        "format": ESTIMATORS[name][1],
+        "estimator": name,
         "version": __version__,
         "parameters": to_plain(params),
         "n_features": int(estimator.n_features_in_),
@@ -83,7 +98,7 @@ def load_estimator(folder: str | os.PathLike[str], *, device: str = "auto") -> H
 
     Returns
     -------
-    HarmonicVAE
+    HarmonicVAE or ConvHarmonicVAE
         Fitted: same transform, reconstruct and score.
 
     Raises
@@ -113,11 +128,10 @@ def load_estimator(folder: str | os.PathLike[str], *, device: str = "auto") -> H
 def _rebuild(described: dict[str, Any], state: dict[str, torch.Tensor], device: str) -> HarmonicVAE:
     """Return a fitted estimator with the given weights."""
     params = described["parameters"]
-    params["hidden_dims"] = tuple(params["hidden_dims"])
-    params["reproduction_errors"] = tuple(params["reproduction_errors"])
+    params |= {key: tuple(item) for key, item in params.items() if isinstance(item, list)}
     params["device"] = device
     params["random_state"] = described["seed"]
-    estimator = HarmonicVAE(**params)
+    estimator = ESTIMATORS[described.get("estimator", "HarmonicVAE")][0](**params)
     estimator.n_features_in_ = check_integer("n_features", described["n_features"], 1)
     if described["feature_names"] is not None:
         estimator.feature_names_in_ = np.asarray(described["feature_names"], dtype=object)

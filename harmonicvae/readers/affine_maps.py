@@ -1,15 +1,21 @@
-"""Affine maps of flat samples as dense matrices, and how large these may be."""
+"""Affine maps of flat samples as dense or sparse matrices, and how large these may be."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array, eye_array, kron
 
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
+from harmonicvae.matrices import Matrix, dense, is_sparse
 
-#: Largest dense matrix of one layer, bytes (16,384 × 16,384 in float64).
+#: Largest matrix of one layer, bytes (16,384 × 16,384 in float64).
 MAX_MATRIX_BYTES = 2 * 2**30
+#: Maps with mostly zero entries are kept dense if a side of each matrix is no longer, as in
+#: networks of as many hidden neurons.
+DENSE_SIDE = 4096
 
 Shape = tuple[int, ...]
 
@@ -19,13 +25,13 @@ class AffineMap(NamedTuple):
 
     Parameters
     ----------
-    matrix : ndarray of shape (out, in), float64
+    matrix : ndarray or csr_array of shape (out, in), float64
     bias : ndarray of shape (out,), float64
     shape : tuple of int
         Shape of one output sample; its product is ``out``.
     """
 
-    matrix: np.ndarray
+    matrix: Matrix
     bias: np.ndarray
     shape: Shape
 
@@ -61,6 +67,87 @@ def check_matrix(rows: int, columns: int, layer: str) -> None:
             f"{8 * rows * columns / 2**30:.3g} GiB, more than {MAX_MATRIX_BYTES / 2**30:.3g} GiB; "
             "use a smaller image or fewer channels"
         )
+
+
+def check_entries(rows: int, columns: int, entries: int, layer: str) -> None:
+    """Refuse a map without outputs, or one with too many entries ≠ 0.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Size of its matrix.
+    entries : int
+        Entries that may be ≠ 0.
+    layer : str
+        What to call it in the message.
+
+    Raises
+    ------
+    InputError
+        If a size is ≤ 0.
+    UnsupportedNetworkError
+        If they would take more than :data:`MAX_MATRIX_BYTES`.
+
+    Examples
+    --------
+    >>> check_entries(64, 3072, 100, "Conv2d at '0'")
+    """
+    check_matrix(min(rows, 1), min(columns, 1), layer)
+    if 16 * entries > MAX_MATRIX_BYTES:
+        raise UnsupportedNetworkError(
+            f"cannot read {layer}: its matrix of {rows} × {columns} has {entries} entries, "
+            f"{16 * entries / 2**30:.3g} GiB, more than {MAX_MATRIX_BYTES / 2**30:.3g} GiB; "
+            "use a smaller image or fewer channels"
+        )
+
+
+def kept_forms(matrices: Sequence[Matrix]) -> list[Matrix]:
+    """Return the matrices of a network as they are to be kept: dense unless one is large.
+
+    Parameters
+    ----------
+    matrices : sequence of ndarray or csr_array
+
+    Returns
+    -------
+    list of ndarray or csr_array
+        All dense if of each sparse one a side is at most :data:`DENSE_SIDE` and it would take
+        at most :data:`MAX_MATRIX_BYTES`; else as they are.
+
+    Examples
+    --------
+    >>> [type(item).__name__ for item in kept_forms([eye_array(2, format="csr"), np.eye(2)])]
+    ['ndarray', 'ndarray']
+    >>> kept_forms([eye_array(5000, format="csr")])[0].nnz
+    5000
+    """
+    sizes = [matrix.shape for matrix in matrices if is_sparse(matrix)]
+    small = all(min(m, n) <= DENSE_SIDE and 8 * m * n <= MAX_MATRIX_BYTES for m, n in sizes)
+    return [dense(matrix) if small and is_sparse(matrix) else matrix for matrix in matrices]
+
+
+def identity_map(size: int, layer: str) -> csr_array:
+    """Return the identity matrix.
+
+    Examples
+    --------
+    >>> identity_map(1, "ReLU").toarray()
+    array([[1.]])
+    """
+    check_entries(size, size, size, layer)
+    return csr_array(eye_array(size, format="csr"))
+
+
+def repeat_sparse(block: csr_array, copies: int) -> csr_array:
+    """Return the block-diagonal matrix with the same sparse block on the diagonal.
+
+    Examples
+    --------
+    >>> repeat_sparse(csr_array([[2.0, 3.0]]), 2).toarray()
+    array([[2., 3., 0., 0.],
+           [0., 0., 2., 3.]])
+    """
+    return csr_array(kron(eye_array(copies, format="csr"), block, format="csr"))
 
 
 def repeat_blocks(block: np.ndarray, copies: int, layer: str) -> np.ndarray:

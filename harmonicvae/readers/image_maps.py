@@ -1,4 +1,4 @@
-"""Dense matrices of convolutions, paddings and poolings, entry by entry exact.
+"""Sparse matrices of convolutions, paddings and poolings, entry by entry exact.
 
 Samples are flat vectors in C order of (channels, *sizes), as torch and ONNX flatten
 them. Weights are copied into the matrices, never multiplied or added.
@@ -13,9 +13,17 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array, kron
 
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
-from harmonicvae.readers.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
+from harmonicvae.matrices import rows_times
+from harmonicvae.readers.affine_maps import (
+    AffineMap,
+    Shape,
+    check_entries,
+    check_matrix,
+    repeat_sparse,
+)
 
 #: Larger strides, paddings and the like are damage, not geometry.
 _LARGEST = 2**31
@@ -104,31 +112,32 @@ def _check_channels(weight: np.ndarray, channels: int, groups: int, layer: str) 
 
 def _unroll(
     weight: np.ndarray, groups: int, coarse: Shape, fine: Shape, window: Window
-) -> np.ndarray:
+) -> csr_array:
     """Return the matrix from (groups·in, *fine) to (out, *coarse).
 
     Its entry is ``weight[o, i, tap]`` where, along each axis, the position in ``fine``
     is position in ``coarse`` × stride − before + tap × dilation, within the groups.
-    Two taps never meet, as dilation ≥ 1. O(nonzeros) writes, one array operation a tap.
+    Two taps never meet, as dilation ≥ 1. O(nonzeros), a few array operations a tap.
     """
-    out_channels, in_channels = weight.shape[0] // groups, weight.shape[1]
-    matrix = np.zeros((groups, out_channels, *coarse, groups, in_channels, *fine))
-    kernels = weight.reshape(groups, out_channels, in_channels, *weight.shape[2:])
-    group = np.arange(groups)
+    kernels = weight.reshape(groups, -1, *weight.shape[1:])
+    outputs = np.arange(weight.shape[0]).reshape(groups, -1, 1, 1) * prod(coarse)
+    inputs = np.arange(groups * weight.shape[1]).reshape(groups, 1, -1, 1) * prod(fine)
+    parts = []
     for tap in np.ndindex(*weight.shape[2:]):
-        rows, columns = [], []
+        into, out = np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64)
         for i, number in enumerate(tap):
             positions = np.arange(coarse[i]) * window.stride[i]
             positions += number * window.dilation[i] - window.before[i]
-            inside = (positions >= 0) & (positions < fine[i])
-            rows.append(np.flatnonzero(inside))
-            columns.append(positions[inside])
-        out_group, *out = np.ix_(group, *rows)
-        in_group, *into = np.ix_(group, *columns)
-        block = kernels[(..., *tap)].reshape(groups, *[1] * len(tap), out_channels, in_channels)
-        where: tuple[Any, ...] = (out_group, slice(None), *out, in_group, slice(None), *into)
-        matrix[where] = block
-    return matrix.reshape(weight.shape[0] * prod(coarse), -1)
+            inside = np.flatnonzero((positions >= 0) & (positions < fine[i]))
+            out = np.add.outer(out * coarse[i], inside).ravel()
+            into = np.add.outer(into * fine[i], positions[inside]).ravel()
+        rows, columns = np.broadcast_arrays(outputs + out, inputs + into)
+        values = np.broadcast_to(kernels[(..., *tap)][..., None], rows.shape)
+        chosen = values != 0.0
+        parts.append((values[chosen], rows[chosen], columns[chosen]))
+    values, rows, columns = (np.concatenate(part) for part in zip(*parts))
+    size = (weight.shape[0] * prod(coarse), groups * weight.shape[1] * prod(fine))
+    return csr_array((values, (rows, columns)), shape=size)
 
 
 def convolution(
@@ -159,13 +168,14 @@ def convolution(
     InputError
         If the kernels do not fit the channels, or there is no output.
     UnsupportedNetworkError
-        If the matrix would take more than
+        If the entries would take more than
         :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
     >>> window = Window((2,), (1,), (1,), (0,), (0,))
-    >>> convolution(np.array([[[1.0, 2.0]]]), np.zeros(1), (1, 3), window, 1, "Conv1d").matrix
+    >>> weight = np.array([[[1.0, 2.0]]])
+    >>> convolution(weight, np.zeros(1), (1, 3), window, 1, "layer").matrix.toarray()
     array([[1., 2., 0.],
            [0., 1., 2.]])
     """
@@ -176,7 +186,8 @@ def convolution(
         )
     sizes = window.output_sizes(shape[1:])
     _check_sizes(sizes, layer)
-    check_matrix(weight.shape[0] * prod(sizes), prod(shape), layer)
+    rows, entries = weight.shape[0] * prod(sizes), weight.size * prod(sizes)
+    check_entries(rows, prod(shape), entries, layer)
     matrix = _unroll(weight, groups, sizes, shape[1:], window)
     return AffineMap(matrix, np.repeat(bias, prod(sizes)), (weight.shape[0], *sizes))
 
@@ -217,14 +228,15 @@ def transposed_convolution(
     InputError
         If the kernels do not fit the channels, or there is no output.
     UnsupportedNetworkError
-        If the matrix would take more than
+        If the entries would take more than
         :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
     >>> window = Window((2,), (2,), (1,), (0,), (0,))
     >>> weight = np.array([[[1.0, 2.0]]])
-    >>> transposed_convolution(weight, np.zeros(1), (1, 2), window, (0,), 1, "layer").matrix
+    >>> affine = transposed_convolution(weight, np.zeros(1), (1, 2), window, (0,), 1, "layer")
+    >>> affine.matrix.toarray()
     array([[1., 0.],
            [2., 0.],
            [0., 1.],
@@ -245,8 +257,8 @@ def transposed_convolution(
     )
     _check_sizes(sizes, layer)
     channels = weight.shape[1] * groups
-    check_matrix(channels * prod(sizes), prod(shape), layer)
-    matrix = _unroll(weight, groups, shape[1:], sizes, window).T
+    check_entries(channels * prod(sizes), prod(shape), weight.size * prod(shape[1:]), layer)
+    matrix = csr_array(_unroll(weight, groups, shape[1:], sizes, window).T)
     return AffineMap(matrix, np.repeat(bias, prod(sizes)), (channels, *sizes))
 
 
@@ -254,8 +266,8 @@ def _outer(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.multiply.outer(first, second)
 
 
-def _kron(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.kron(first, second)
+def _kron(first: csr_array, second: csr_array) -> csr_array:
+    return csr_array(kron(first, second, format="csr"))
 
 
 def average_pool(
@@ -295,35 +307,38 @@ def average_pool(
     InputError
         If there is no output, a window holds nothing, or ``divisor`` is 0.
     UnsupportedNetworkError
-        If the matrix would take more than
+        If the entries would take more than
         :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
     >>> window = Window((2,), (2,), (1,), (0,), (0,))
-    >>> average_pool((1, 4), window, "AvgPool1d").matrix
+    >>> average_pool((1, 4), window, "AvgPool1d").matrix.toarray()
     array([[0.5, 0.5, 0. , 0. ],
            [0. , 0. , 0.5, 0.5]])
     """
     sizes = window.output_sizes(shape[1:], ceil)
     _check_sizes(sizes, layer)
-    check_matrix(shape[0] * prod(sizes), prod(shape), layer)
+    check_entries(shape[0] * prod(sizes), prod(shape), prod(shape) * prod(window.kernel), layer)
     covers, counts = [], []
     for i, size in enumerate(shape[1:]):
         check_matrix(sizes[i], window.kernel[i], layer)
+        check_matrix(sizes[i], size, layer)
         taps = np.arange(window.kernel[i]) * window.dilation[i] - window.before[i]
         positions = np.arange(sizes[i])[:, None] * window.stride[i] + taps
         cover = np.zeros((sizes[i], size))
         row, column = np.nonzero((positions >= 0) & (positions < size))
         cover[row, positions[row, column]] = 1.0
-        covers.append(cover)
+        covers.append(csr_array(cover))
         padded = np.sum(positions < size + window.after[i], axis=1)
         counts.append(padded if count_padding else cover.sum(axis=1))
     total = reduce(_outer, counts).reshape(-1, 1) if divisor is None else divisor
     if np.any(np.equal(total, 0)):
         raise InputError(f"{layer} divides by 0: the divisor is 0 or a window holds no entry")
-    matrix = repeat_blocks(reduce(_kron, covers) / total, shape[0], layer)
-    return AffineMap(matrix, np.zeros(len(matrix)), (shape[0], *sizes))
+    block = reduce(_kron, covers)
+    weights = 1.0 / np.broadcast_to(total, (prod(sizes), 1)).ravel()
+    matrix = repeat_sparse(rows_times(weights, block), shape[0])
+    return AffineMap(matrix, np.zeros(matrix.shape[0]), (shape[0], *sizes))
 
 
 #: Padding modes that copy entries, and what NumPy calls them.
@@ -356,12 +371,12 @@ def copying_pad(
     InputError
         If the padding is larger than the image has entries to copy.
     UnsupportedNetworkError
-        If ``mode`` is another, or the matrix would take more than
+        If ``mode`` is another, or the entries would take more than
         :data:`~harmonicvae.readers.affine_maps.MAX_MATRIX_BYTES`.
 
     Examples
     --------
-    >>> copying_pad((1, 2), (1,), (0,), "circular", "Conv1d").matrix
+    >>> copying_pad((1, 2), (1,), (0,), "circular", "Conv1d").matrix.toarray()
     array([[0., 1.],
            [1., 0.],
            [0., 1.]])
@@ -373,13 +388,13 @@ def copying_pad(
         if max(before[i], after[i]) > room:
             raise InputError(f"{layer} pads {size} entries by more than {room} in mode {mode!r}")
     sizes = tuple(size + before[i] + after[i] for i, size in enumerate(shape[1:]))
-    check_matrix(shape[0] * prod(sizes), prod(shape), layer)
+    check_entries(shape[0] * prod(sizes), prod(shape), shape[0] * prod(sizes), layer)
     source = np.pad(
         np.arange(prod(shape[1:])).reshape(shape[1:]),
         list(zip(before, after)),
         mode=_PAD_MODES[mode],
     )
-    block = np.zeros((prod(sizes), prod(shape[1:])))
-    block[np.arange(len(block)), source.ravel()] = 1.0
-    matrix = repeat_blocks(block, shape[0], layer)
-    return AffineMap(matrix, np.zeros(len(matrix)), (shape[0], *sizes))
+    places = (np.arange(prod(sizes)), source.ravel())
+    block = csr_array((np.ones(prod(sizes)), places), shape=(prod(sizes), prod(shape[1:])))
+    matrix = repeat_sparse(block, shape[0])
+    return AffineMap(matrix, np.zeros(matrix.shape[0]), (shape[0], *sizes))

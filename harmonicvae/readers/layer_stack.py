@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
+from scipy.sparse import csr_array, diags_array
 
 from harmonicvae.activations import Activation, identity
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
-from harmonicvae.readers.affine_maps import AffineMap, Shape, check_matrix, repeat_blocks
+from harmonicvae.matrices import Matrix
+from harmonicvae.readers.affine_maps import (
+    AffineMap,
+    Shape,
+    check_entries,
+    identity_map,
+    kept_forms,
+    repeat_blocks,
+)
 
-Layers = tuple[list[np.ndarray], list[np.ndarray], list[Activation]]
+Layers = tuple[list[Matrix], list[np.ndarray], list[Activation]]
 
 
 @dataclass
@@ -27,7 +36,8 @@ class LayerStack:
     shape : tuple of int or None, default=None
         Shape of one sample where the reader is; None while unknown, which counts as a
         flat vector.
-    weights, biases : list of ndarray
+    weights : list of ndarray or csr_array
+    biases : list of ndarray
         What was read, float64.
     activations : list of Activation
         One between each two affine layers.
@@ -44,7 +54,7 @@ class LayerStack:
     """
 
     shape: Shape | None = None
-    weights: list[np.ndarray] = field(default_factory=list)
+    weights: list[Matrix] = field(default_factory=list)
     biases: list[np.ndarray] = field(default_factory=list)
     activations: list[Activation] = field(default_factory=list)
     pending: list[Activation] = field(default_factory=list)
@@ -121,8 +131,7 @@ class LayerStack:
             between = between or [identity()]
             self.activations.append(between.pop(0))
         for item in between:
-            check_matrix(columns, columns, f"the identity before {layer}")
-            self.weights.append(np.eye(columns))
+            self.weights.append(identity_map(columns, f"the identity before {layer}"))
             self.biases.append(np.zeros(columns))
             self.activations.append(item)
         self.weights.append(affine.matrix)
@@ -179,9 +188,10 @@ class LayerStack:
         UnsupportedNetworkError
             If the diagonal matrix would be too large.
         """
-        check_matrix(prod(shape), prod(shape), layer)
-        diagonal = np.diag(np.broadcast_to(factors, shape).ravel())
-        self.append(AffineMap(diagonal, np.broadcast_to(shifts, shape).flatten(), shape), layer)
+        check_entries(prod(shape), prod(shape), prod(shape), layer)
+        diagonal = diags_array(np.broadcast_to(factors, shape).ravel(), format="csr")
+        moved = np.broadcast_to(shifts, shape).flatten()
+        self.append(AffineMap(csr_array(diagonal), moved, shape), layer)
 
     def shift(self, shifts: np.ndarray, shape: Shape, layer: str) -> None:
         """Add x ↦ x + shifts; it becomes the bias of the layer before if that has none.
@@ -217,7 +227,8 @@ class LayerStack:
 
         Returns
         -------
-        weights, biases : list of ndarray
+        weights : list of ndarray or csr_array
+        biases : list of ndarray
         activations : list of Activation
             One fewer. Activations after the last affine layer get an identity matrix
             after them.
@@ -233,7 +244,7 @@ class LayerStack:
                 "give one with at least one"
             )
         if not self.weights or self.pending:
-            size = len(self.weights[-1]) if self.weights else prod(self.shape or ())
-            check_matrix(size, size, f"the identity at the end of {name}")
-            self.append(AffineMap(np.eye(size), np.zeros(size), self.shape or (size,)), name)
-        return self.weights, self.biases, self.activations
+            size = self.weights[-1].shape[0] if self.weights else prod(self.shape or ())
+            matrix = identity_map(size, f"the identity at the end of {name}")
+            self.append(AffineMap(matrix, np.zeros(size), self.shape or (size,)), name)
+        return kept_forms(self.weights), self.biases, self.activations

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
+from scipy.sparse import csc_matrix
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import is_sparse
+from harmonicvae.readers.affine_maps import kept_forms
 from harmonicvae.readers.mat_reader import read_variables
 
 
-def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) -> None:
+def write_cells(path: str | Path, arrays: Mapping[str, Sequence[Any]]) -> None:
     """Write one cell array a name; vectors become columns.
 
     Parameters
     ----------
     path : str or Path
         File to write.
-    arrays : mapping of str to sequence of ndarray
-        Variables and their cells.
+    arrays : mapping of str to sequence of ndarray or csr_array
+        Variables and their cells; sparse ones are written as MATLAB's.
 
     Raises
     ------
@@ -35,7 +39,8 @@ def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) ->
     for key, items in arrays.items():
         cell = np.empty((1, len(items)), dtype=object)
         for i, item in enumerate(items):
-            cell[0, i] = item[:, None] if item.ndim == 1 else item
+            column = item[:, None] if item.ndim == 1 else item
+            cell[0, i] = csc_matrix(column) if is_sparse(column) else column
         cells[key] = cell
     try:
         scipy.io.savemat(str(path), cells, appendmat=False)
@@ -45,7 +50,7 @@ def write_cells(path: str | Path, arrays: Mapping[str, Sequence[np.ndarray]]) ->
 
 def read_cells(
     path: str | Path, keys: Iterable[str], required: Iterable[str]
-) -> dict[str, list[np.ndarray]]:
+) -> dict[str, list[Any]]:
     """Read cell arrays.
 
     Parameters
@@ -59,8 +64,9 @@ def read_cells(
 
     Returns
     -------
-    dict of str to list of ndarray
-        Cells in order; sparse matrices become dense.
+    dict of str to list of ndarray or csr_array
+        Cells in order; sparse matrices become dense unless one is large, see
+        :func:`harmonicvae.readers.affine_maps.kept_forms`.
 
     Raises
     ------
@@ -84,11 +90,11 @@ def read_cells(
     for key in required:
         if key not in content:
             raise InputError(f"{path} must hold the cell array {key!r}, found {sorted(content)}")
-    cells = {}
+    cells: dict[str, list[Any]] = {}
     for key in keys:
         value = content.get(key)
         if isinstance(value, list):
-            cells[key] = value
+            cells[key] = kept_forms(value)
         elif value is not None:
             raise InputError(f"{key!r} in {path} must be a cell array with one matrix a layer")
     return cells

@@ -17,8 +17,10 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harmonicvae.exceptions import InputError
+from harmonicvae.matrices import Matrix
 
 #: Most bytes that one variable may take, unpacked and as dense float64.
 MAX_BYTES = 2 * 2**30
@@ -37,6 +39,8 @@ _NUMBERS = {
 }
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _SPARSE, _OPAQUE = 1, 5, 17
+#: As many times the positions of a dense array may a sparse one have.
+_SPARSE_FACTOR = 64
 _CLASS_NAMES = {1: "cell", 2: "struct", 3: "object", 4: "char", 5: "sparse", 16: "function"}
 _FIRST_NUMERIC, _LAST_NUMERIC = 6, 15
 _COMPLEX, _LOGICAL = 0x08, 0x02
@@ -173,11 +177,12 @@ def _header(elements: Elements) -> Header:
     return Header(kind, flags, shape, bytes(name).decode("latin-1"))
 
 
-def _numeric(header: Header, elements: Elements) -> np.ndarray:
+def _numeric(header: Header, elements: Elements) -> Matrix:
     """Read the numbers of a full or sparse matrix."""
     if header.flags & _COMPLEX:
         raise InputError("numbers must be real, got complex ones")
-    if 8 * prod(header.shape) > MAX_BYTES:
+    bytes_taken = 8 * prod(header.shape)
+    if bytes_taken > (_SPARSE_FACTOR * MAX_BYTES if header.kind == _SPARSE else MAX_BYTES):
         raise InputError(f"an array must take at most {MAX_BYTES} bytes, got shape {header.shape}")
     if header.kind == _SPARSE:
         return _sparse(header, elements)
@@ -189,8 +194,8 @@ def _numeric(header: Header, elements: Elements) -> np.ndarray:
     return values.reshape(header.shape, order="F")
 
 
-def _sparse(header: Header, elements: Elements) -> np.ndarray:
-    """Read a sparse matrix, column by column, as a dense one."""
+def _sparse(header: Header, elements: Elements) -> csr_array:
+    """Read a sparse matrix, column by column."""
     if len(header.shape) != 2:
         raise InputError(f"a sparse array must have two dimensions, got shape {header.shape}")
     rows, starts, values = elements.numbers(), elements.numbers(), elements.numbers()
@@ -202,13 +207,12 @@ def _sparse(header: Header, elements: Elements) -> np.ndarray:
     rows, values = rows[: starts[-1]], values[: starts[-1]]
     if np.any(rows < 0) or np.any(rows >= header.shape[0]):
         raise InputError(f"row numbers of a sparse array must lie in [0, {header.shape[0] - 1}]")
-    dense = np.zeros(header.shape)
     columns = np.repeat(np.arange(header.shape[1]), counts)
-    np.add.at(dense, (rows, columns), values)
-    return dense
+    numbers = values.astype(np.float64)
+    return csr_array((numbers, (rows, columns)), shape=header.shape)
 
 
-def _cells(header: Header, elements: Elements) -> list[np.ndarray]:
+def _cells(header: Header, elements: Elements) -> list[Matrix]:
     """Read the matrices in a cell array, in column order."""
     count = prod(header.shape)
     if count not in (0, max(header.shape)):
@@ -271,7 +275,7 @@ def _byte_order(start: bytes, path: Path) -> str:
 
 def read_variables(
     path: str | Path, names: frozenset[str]
-) -> dict[str, np.ndarray | list[np.ndarray] | None]:
+) -> dict[str, Matrix | list[Matrix] | None]:
     """Read the chosen variables of a MATLAB file, version 5 to 7.
 
     Parameters
@@ -286,7 +290,7 @@ def read_variables(
     dict of str to ndarray, list of ndarray or None
         All variables in the file; None for those that were not chosen, which may be of
         any kind, a list in column order for a cell array. Numbers come in the type in
-        which they are stored, sparse matrices as dense float64.
+        which they are stored, sparse matrices as float64.
 
     Raises
     ------
@@ -311,7 +315,7 @@ def read_variables(
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from error
     elements = Elements(memoryview(data), _byte_order(data[:128], path), 128)
-    found: dict[str, np.ndarray | list[np.ndarray] | None] = {}
+    found: dict[str, Matrix | list[Matrix] | None] = {}
     try:
         while not elements.at_end:
             _read_variable(elements, names, found)
@@ -323,7 +327,7 @@ def read_variables(
 def _read_variable(
     elements: Elements,
     names: frozenset[str],
-    found: dict[str, np.ndarray | list[np.ndarray] | None],
+    found: dict[str, Matrix | list[Matrix] | None],
 ) -> None:
     """Read the next variable into ``found``; pass over other data."""
     kind, content = elements.next()

@@ -351,7 +351,8 @@ def read_module(module: nn.Module, input_shape: Any = None) -> Layers:
 
     Returns
     -------
-    weights, biases : list of ndarray of float64
+    weights : list of ndarray or csr_array of float64
+    biases : list of ndarray of float64
         One (out, in) matrix and one (out,) vector an affine layer.
     activations : list of Activation
         One fewer.

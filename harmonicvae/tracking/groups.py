@@ -113,7 +113,7 @@ def _fit(group: GroupJob, todo: Sequence[Job]) -> list[Any]:
         describe(job, train)
         hooks[job.run_id] = Hooks(job)
         hooks[job.run_id].progress.start(0)  # hooks are told of restored epochs by the history
-    estimators = [job.spec.estimator(device=job.device) for job in group.jobs]
+    estimators = [job.spec.estimator(train.image_shape, device=job.device) for job in group.jobs]
     started = time.perf_counter()
     try:
         with warnings.catch_warnings():

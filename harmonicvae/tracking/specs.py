@@ -8,7 +8,11 @@ from typing import Any
 
 from harmonicvae import names
 from harmonicvae.datasets import load_dataset
-from harmonicvae.models import HarmonicVAE
+from harmonicvae.exceptions import InputError
+from harmonicvae.models import ConvHarmonicVAE, HarmonicVAE
+
+#: Networks of a study's models: multilayer perceptrons or convolutions.
+MODELS = ("mlp", "conv")
 
 
 def short(number: float) -> str:
@@ -75,8 +79,18 @@ class ModelSpec:
         σ_N.
     seed : int
         In [0, 2**64).
-    epochs, latent_dim, batch_size, lr, kl_weight, hidden_dims, activation, reproduction_errors
+    epochs, latent_dim, batch_size, lr, kl_weight, reproduction_errors
         Parameters of :class:`harmonicvae.HarmonicVAE`.
+    hidden_dims, activation
+        The same, of the model "mlp" only.
+    model : {"mlp", "conv"}, default="mlp"
+        :class:`harmonicvae.HarmonicVAE`, or :class:`harmonicvae.ConvHarmonicVAE` with its
+        default channels, kernels and activation.
+
+    Raises
+    ------
+    InputError
+        If ``model`` is another.
     """
 
     dataset: str
@@ -91,10 +105,15 @@ class ModelSpec:
     hidden_dims: tuple[int, ...] = (256, 256, 256)
     activation: str = "sigmoid"
     reproduction_errors: tuple[str, ...] = ()
+    model: str = "mlp"
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise InputError(f"model must be one of {list(MODELS)}, got {self.model!r}")
 
     @property
     def name(self) -> str:
-        """Identifier inside a study.
+        """Identifier inside a study; that of a convolutional model says so.
 
         Examples
         --------
@@ -103,7 +122,8 @@ class ModelSpec:
         'sinc-e0.5-n0-s7'
         """
         std = self.encoder_std if isinstance(self.encoder_std, str) else short(self.encoder_std)
-        return f"{self.dataset}-e{std}-n{short(self.input_noise_std)}-s{self.seed}"
+        kind = "" if self.model == "mlp" else f"{self.model}-"
+        return f"{self.dataset}-{kind}e{std}-n{short(self.input_noise_std)}-s{self.seed}"
 
     @property
     def alias(self) -> str:
@@ -124,6 +144,7 @@ class ModelSpec:
 
     def parameters(self) -> dict[str, Any]:
         """Return the values logged as MLflow params."""
+        network = self._network()
         return {
             names.MODEL: self.name,
             names.DATASET: self.dataset,
@@ -132,30 +153,61 @@ class ModelSpec:
             names.SEED: self.seed,
             names.EPOCHS: self.epochs,
             "latent_dim": self.latent_dim,
-            "hidden_dims": list(self.hidden_dims),
-            "activation": self.activation,
+            **{key: list(v) if isinstance(v, tuple) else v for key, v in network.items()},
             "batch_size": self.batch_size,
             "lr": self.lr,
             "kl_weight": self.kl_weight,
             "reproduction_errors": ",".join(self.reproduction_errors) or "none",
         }
 
-    def estimator(self, **options: Any) -> HarmonicVAE:
-        """Return an unfitted estimator."""
-        return HarmonicVAE(
-            latent_dim=self.latent_dim,
-            hidden_dims=self.hidden_dims,
-            activation=self.activation,
-            encoder_std=self.encoder_std,
-            input_noise_std=self.input_noise_std,
-            max_epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            kl_weight=self.kl_weight,
-            random_state=self.seed,
-            reproduction_errors=self.reproduction_errors,
-            **options,
-        )
+    def _network(self) -> dict[str, Any]:
+        """Return the parameters that say what the network is."""
+        if self.model == "mlp":
+            return {"hidden_dims": self.hidden_dims, "activation": self.activation}
+        defaults = ConvHarmonicVAE().get_params(deep=False)
+        return {key: defaults[key] for key in ("channels", "kernel_size", "stride", "activation")}
+
+    def estimator(
+        self, image_shape: tuple[int, ...] | None = None, **options: Any
+    ) -> HarmonicVAE | ConvHarmonicVAE:
+        """Return an unfitted estimator.
+
+        Parameters
+        ----------
+        image_shape : tuple of int or None, default=None
+            ``image_shape`` of the data's Bunch; only convolutions use it. Of two numbers
+            (points, values) it is a curve: the values are the channels of a column of points.
+        **options
+            Further parameters of the estimator.
+
+        Returns
+        -------
+        HarmonicVAE or ConvHarmonicVAE
+
+        Examples
+        --------
+        >>> spec = ModelSpec(dataset="sinc", encoder_std=0.5, input_noise_std=0.0, seed=7,
+        ...                  epochs=1, latent_dim=1, model="conv")
+        >>> spec.name, spec.estimator((172, 2)).image_shape
+        ('sinc-conv-e0.5-n0-s7', (172, 1, 2))
+        """
+        shared = {
+            "latent_dim": self.latent_dim,
+            "encoder_std": self.encoder_std,
+            "input_noise_std": self.input_noise_std,
+            "max_epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "lr": self.lr,
+            "kl_weight": self.kl_weight,
+            "random_state": self.seed,
+            "reproduction_errors": self.reproduction_errors,
+        }
+        parameters: dict[str, Any] = shared | self._network() | options
+        if self.model == "mlp":
+            return HarmonicVAE(**parameters)
+        if image_shape is not None and len(image_shape) == 2:
+            image_shape = (image_shape[0], 1, image_shape[1])
+        return ConvHarmonicVAE(image_shape=image_shape, **parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -114,6 +114,7 @@ def _train(job: Job) -> str:
     hooks = Hooks(job)
     restored = resumable(job.checkpoint)
     estimator = job.spec.estimator(
+        train.image_shape,
         device=job.device,
         callbacks=[EpochHook(hooks)],
         checkpoint_path=job.checkpoint,

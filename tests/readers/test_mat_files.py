@@ -71,7 +71,7 @@ def test_valid_files_are_read_as_scipy_reads_them(tmp_path_factory, items, singl
     pairs = [*zip(found["cells"], expected["cells"].ravel()), (found["single"], expected["single"])]
     assert len(found["cells"]) == len(items)
     for mine, theirs in pairs:
-        np.testing.assert_array_equal(mine, dense(theirs))
+        np.testing.assert_array_equal(dense(mine), dense(theirs))
 
 
 def element(kind, content, order):

@@ -89,7 +89,7 @@ class LipSDPConic(LipschitzMethod):
         rows = network.input_dim + sum(network.hidden_dims)
         if rows > self.limit:
             return f"takes limit={self.limit} inputs and neurons, got {rows}; try lipsdp_neuron"
-        return ""
+        return super().unsuitable(network)
 
     def _bound(self, task: Task) -> Candidate:
         options = self._options()
