@@ -114,7 +114,7 @@ def generator_from(random_state: Any) -> np.random.Generator:
 
     Examples
     --------
-    >>> generator_from(0).integers(10) == generator_from(0).integers(10)
+    >>> generator_from(0).random() == generator_from(0).random()
     True
     """
     if isinstance(random_state, np.random.RandomState):

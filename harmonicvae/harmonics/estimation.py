@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -141,10 +141,9 @@ def to_spectrum(
     variance = sample.power.sum(axis=1)
     varies = bool(variance[0] > _NO_VARIANCE * sample.size)
     _, _, errors = percentile_interval(sample.power[1:], n_units, setting.confidence)
-    fitted, tail = fit_weights(sample.power * varies, errors, setting.max_degree)
-    weights = np.column_stack([np.maximum(sample.squared_mean, 0.0), fitted])
-    lower, upper, _ = percentile_interval(weights[1:], n_units, setting.confidence)
     level = setting.confidence
+    fit = fit_weights(sample.power * varies, errors, setting.max_degree, level)
+    squared_mean = estimate(sample.squared_mean, n_units, level, "unbiased")
     shared = {
         "status": "estimate" if varies else "degenerate",
         "confidence": level,
@@ -155,22 +154,33 @@ def to_spectrum(
     ratios = {
         "first_weight_share": sample.first,
         "mean_degree": sample.jacobian,
-        "tail_share": tail,
+        "tail_share": fit.tail,
     }
     scale = variance if varies else np.full_like(variance, np.nan)
     summaries: dict[str, Estimate] = {
         "variance": estimate(variance, n_units, level, "unbiased"),
-        "squared_mean": estimate(sample.squared_mean, n_units, level, "unbiased"),
+        "squared_mean": squared_mean,
         "first_weight": estimate(sample.first, n_units, level, "unbiased"),
         "jacobian_energy": estimate(sample.jacobian / std**2, n_units, level, "unbiased"),
-        "tail": estimate(tail, n_units, level, "least_squares"),
+        "tail": replace(
+            estimate(fit.tail, n_units, level, "least_squares"),
+            lower=float(fit.lower[-1]),
+            upper=float(fit.upper[-1]),
+        ),
     } | {name: estimate(top / scale, n_units, level, "ratio") for name, top in ratios.items()}
+    tail = summaries["tail"]
+    summaries["tail_share"] = replace(
+        summaries["tail_share"],
+        kind="least_squares",
+        lower=tail.lower / float(scale[0]),
+        upper=tail.upper / float(scale[0]),
+    )
     return Spectrum(
         name="hermite",
         abscissa=np.arange(setting.max_degree + 1),
-        values=weights[0],
-        lower=lower,
-        upper=upper,
+        values=np.array([max(squared_mean.value, 0.0), *fit.weights[0]]),
+        lower=np.array([max(squared_mean.lower, 0.0), *fit.lower[:-1]]),
+        upper=np.array([max(squared_mean.upper, 0.0), *fit.upper[:-1]]),
         kind="least_squares",
         summaries=summaries,
         stability=_stability(sample, n_units, shared),

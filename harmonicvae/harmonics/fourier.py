@@ -130,7 +130,8 @@ def slice_spectrum(
         raise InputError("base and directions must make at least 2 slices, got 1")
     g = as_map(function, torch.from_numpy(points[0]))
     line = _Line(g, span, count, window, detrend)
-    power = line.powers(points, unit, check_positive("max_memory", max_memory))
+    memory = check_positive("max_memory", max_memory)
+    power = line.powers(g.project(points), g.project(unit), memory)
     by_point = len(points) > 1
     power = power.mean(axis=1) if by_point else power[0]
     frequencies = np.arange(power.shape[1]) / span
@@ -246,7 +247,7 @@ class _Line:
     def _spectra(self, starts: np.ndarray, ways: np.ndarray) -> np.ndarray:
         """Return one spectrum a slice, summed over outputs."""
         function = self._function
-        first, way = (torch.from_numpy(part).to(function.device) for part in (starts, ways))
+        first, way = (torch.tensor(part, device=function.device) for part in (starts, ways))
         lines = first[:, None] + self._times[:, None] * way[:, None]
         values = function(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
         values = (values - self._trend(values)) * self._window[:, None]

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp
 
 from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.harmonics.shortening import shortened
 
 _REFUSALS = (RuntimeError, TypeError, ValueError, NotImplementedError)
 
@@ -27,13 +29,20 @@ class DifferentiableMap:
     device : torch.device
         Where it runs.
     input_dim, output_dim : int
-        m and d.
+        Of ``run``: m and d, or fewer where wide layers were shortened.
+    basis : Tensor of shape (input_dim, m) or None
+        What inputs are multiplied with before ``run``; orthonormal rows.
     """
 
     run: Callable[[Tensor], Any]
     device: torch.device
     input_dim: int
     output_dim: int
+    basis: Tensor | None = None
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Return points (…, m) as ``run`` takes them, (…, input_dim)."""
+        return points if self.basis is None else points @ self.basis.cpu().numpy().T
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return values of shape (n, d), finite."""
@@ -128,9 +137,13 @@ def as_map(function: Any, point: Tensor) -> DifferentiableMap:
         )
     run, device = _copied(function)
     first = point.to(device)[None]
-    found = DifferentiableMap(run, device, len(point), 0)
     try:
-        values = found(first)
+        DifferentiableMap(run, device, len(point), 0)(first)
+        basis = None
+        if isinstance(run, nn.Module):
+            run, basis = shortened(run)
+        first = first if basis is None else first @ basis.T
+        values = DifferentiableMap(run, device, first.shape[1], 0)(first)
     except _REFUSALS as error:
         if isinstance(error, (InputError, SolverError)):
             raise
@@ -139,7 +152,7 @@ def as_map(function: Any, point: Tensor) -> DifferentiableMap:
         ) from error
     if values.shape[1] == 0:
         raise InputError("function must return at least one output, got none")
-    return DifferentiableMap(run, device, len(point), values.shape[1])
+    return DifferentiableMap(run, device, first.shape[1], values.shape[1], basis)
 
 
 def _copied(function: Any) -> tuple[Callable[[Tensor], Any], torch.device]:

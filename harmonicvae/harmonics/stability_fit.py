@@ -7,15 +7,20 @@ that frequency.  Even frequencies know even degrees only, odd ones odd degrees.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from scipy.optimize import nnls
+from scipy.optimize import linprog, nnls
 
 from harmonicvae.exceptions import SolverError
 
 #: A coefficient is never trusted more than this share of the largest one.
-_FLOOR = 1e-9
-#: Degrees beyond the reported ones are fitted up to this multiple of J/2, then as infinity.
-_TAIL_REACH = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0)
+_FLOOR = 1e-7
+#: Relative rounding error of amplitudes: smaller coefficients are taken as 0.
+_ROUNDING = 1e-13
+#: Degrees beyond the reported ones are all fitted up to the first multiple of J, then a pair at
+#: each of the others, then infinity.
+_TAIL_REACH = (2, 3, 4, 6, 8, 16)
 
 
 def ring_angles(max_degree: int) -> int:
@@ -64,36 +69,60 @@ def design_matrix(degrees: np.ndarray, n_angles: int) -> np.ndarray:
     return np.maximum(waves @ powers, 0.0)
 
 
+@dataclass(frozen=True)
+class Fit:
+    """Hermite weights fitted to the stability curve, and all that the curve allows.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (r, K)
+        W_1 … W_K ≥ 0, one row a resample, the original sample first.
+    tail : ndarray of shape (r,)
+        Σ_{k>K} W_k ≥ 0.
+    lower, upper : ndarray of shape (K + 1,)
+        Ends of the intervals of W_1 … W_K and of the tail.
+    """
+
+    weights: np.ndarray
+    tail: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
 def fit_weights(
-    coefficients: np.ndarray, errors: np.ndarray, max_degree: int
-) -> tuple[np.ndarray, np.ndarray]:
+    coefficients: np.ndarray, errors: np.ndarray, max_degree: int, confidence: float
+) -> Fit:
     """Fit W_1 … W_K and the weight beyond K to cosine coefficients of the stability curve.
 
     Parameters
     ----------
     coefficients : ndarray of shape (r, J/2 + 1)
-        A_n without ‖E g‖², one row a resample.
+        A_n without ‖E g‖², one row a resample, the original sample first.
     errors : ndarray of shape (J/2 + 1,)
         Standard error of each coefficient: residuals are divided by it.
     max_degree : int
         K ≥ 1.
+    confidence : float
+        Level of the intervals, in (0, 1).
 
     Returns
     -------
-    weights : ndarray of shape (r, K)
-        ≥ 0.
-    tail : ndarray of shape (r,)
-        Σ_{k>K} W_k ≥ 0.
+    Fit
 
     Raises
     ------
     SolverError
-        If least squares did not converge.
+        If least squares or a linear program did not converge.
 
     Notes
     -----
     Degrees beyond K are further unknowns, so that they do not pass for K.  Two problems of
     about J/4 equations each (even and odd degrees), columns scaled to length 1.
+
+    An interval is the range of a weight over all non-negative spectra whose coefficients lie in
+    a joint band around the measured ones: ± z standard errors, z the quantile of the resamples'
+    largest deviation (at least that of the fit itself).  It so covers what the curve leaves
+    open, as well as the sampling error; each is one linear program.
 
     References
     ----------
@@ -102,33 +131,66 @@ def fit_weights(
     Examples
     --------
     >>> curve = design_matrix(np.array([1.0, 3.0]), 16) @ np.array([[2.0], [0.5]])
-    >>> weights, tail = fit_weights(curve.T, np.ones(9), 4)
-    >>> weights.round(6), tail.round(6)
-    (array([[2. , 0. , 0.5, 0. ]]), array([0.]))
+    >>> found = fit_weights(np.repeat(curve.T, 2, axis=0), np.full(9, 1e-6), 4, 0.95)
+    >>> found.weights[0].round(6), found.tail.round(6)
+    (array([2. , 0. , 0.5, 0. ]), array([0., 0.]))
     """
     n_angles = 2 * (coefficients.shape[1] - 1)
     degrees = _fitted_degrees(max_degree, n_angles)
     design = design_matrix(degrees, n_angles)
     largest = float(np.abs(coefficients[0]).max())
-    precision = 1.0 / np.maximum(errors, _FLOOR * largest) if largest > 0 else np.ones_like(errors)
     found = np.zeros((len(coefficients), len(degrees)))
+    lower, upper = np.zeros((2, max_degree + 1))
     if largest > 0:
+        rounding = np.full(len(errors), _ROUNDING**2 * largest)
+        rounding[0] = _ROUNDING * largest  # a difference; the others are sums of squares
+        data = np.where(np.abs(coefficients) > rounding, coefficients, 0.0)
+        trust = 1.0 / np.maximum(errors, _FLOOR * largest)
         even = np.array([k > 0 if np.isinf(k) else k % 2 == 0 for k in degrees])
         for parity, columns in ((0, even), (1, ~even)):
             rows = np.arange(len(errors)) % 2 == parity
-            scaled = design[np.ix_(rows, columns)] * precision[rows, None]
-            found[:, columns] = _solve(scaled, coefficients[:, rows] * precision[rows])
-    return found[:, :max_degree], found[:, max_degree:].sum(axis=1)
+            scaled = design[np.ix_(rows, columns)] * trust[rows, None]
+            measured = data[:, rows] * trust[rows]
+            solved = _solve(scaled, measured)
+            found[:, columns] = solved
+            width = np.abs(measured[1:] - measured[0]).max(axis=1)
+            misfit = float(np.abs(scaled @ solved[0] - measured[0]).max())
+            z = max(float(np.quantile(width, confidence)), misfit) * (1 + 1e-9)
+            kept = degrees[columns]
+            for degree in range(1 + (1 - parity), max_degree + 1, 2):
+                goal = (kept == degree).astype(float)
+                lower[degree - 1], upper[degree - 1] = _range(goal, scaled, measured[0], z)
+            ends = _range((np.abs(kept) > max_degree).astype(float), scaled, measured[0], z)
+            lower[-1], upper[-1] = lower[-1] + ends[0], upper[-1] + ends[1]
+    return Fit(found[:, :max_degree], found[:, max_degree:].sum(axis=1), lower, upper)
+
+
+def _range(
+    goal: np.ndarray, design: np.ndarray, data: np.ndarray, width: float
+) -> tuple[float, float]:
+    """Return least and largest goal·W over W ≥ 0 with |design·W − data| ≤ width."""
+    if not width > 0:  # nothing measured and nothing uncertain: an empty parity
+        return 0.0, 0.0
+    scale = design.max(axis=0)
+    unit = max(float(np.abs(data).max()), width)
+    columns = design / scale
+    rows = np.vstack([columns, -columns])
+    limits = np.concatenate([data + width, width - data]) / unit
+    ends = []
+    for sign in (1.0, -1.0):
+        found = linprog(sign * goal / scale * scale.min(), A_ub=rows, b_ub=limits, method="highs")
+        if found.status != 0:
+            raise SolverError(f"the range of a Hermite weight was not found: {found.message}")
+        ends.append(sign * found.fun * unit / scale.min())
+    return max(ends[0], 0.0), max(ends[1], 0.0)
 
 
 def _fitted_degrees(max_degree: int, n_angles: int) -> np.ndarray:
     """Return 1 … K, then degrees that stand for the tail, of both parities."""
-    half = n_angles / 2
-    tail = {max_degree + 1, max_degree + 2}
-    for reach in _TAIL_REACH:
-        degree = int(reach * half)
-        tail |= {degree, degree + 1}
-    beyond = sorted(degree for degree in tail if degree > max_degree)
+    last = _TAIL_REACH[0] * n_angles
+    beyond = list(range(max_degree + 1, last + 1))
+    for reach in _TAIL_REACH[1:]:
+        beyond += [reach * n_angles, reach * n_angles + 1]
     return np.array([*range(1, max_degree + 1), *beyond, np.inf, -np.inf], dtype=np.float64)
 
 
