@@ -7,7 +7,6 @@ import numbers
 from typing import Any
 
 import numpy as np
-import torch
 
 from harmonicvae.exceptions import InputError
 
@@ -43,19 +42,12 @@ def check_positive(name: str, value: Any, *, below: float = math.inf) -> float:
     >>> check_positive("std", 0.5)
     0.5
     """
-    plain = (
-        value.item() if isinstance(value, (np.ndarray, torch.Tensor)) and _single(value) else value
-    )
+    plain = value.item() if hasattr(value, "item") and np.size(value) == 1 else value
     real = isinstance(plain, numbers.Real) and not isinstance(plain, bool)
     if not real or not 0 < float(plain) < below:
         upper = "finite" if below == math.inf else f"< {below:g}"
         raise InputError(f"{name} must be > 0 and {upper}, got {value!r}")
     return float(plain)
-
-
-def _single(value: Any) -> bool:
-    """Return whether an array holds one number."""
-    return int(np.prod(value.shape)) == 1
 
 
 def check_points(name: str, value: Any) -> np.ndarray:
@@ -83,7 +75,7 @@ def check_points(name: str, value: Any) -> np.ndarray:
     array([[0., 1.]])
     """
     try:
-        plain = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+        plain = value.detach().cpu().numpy() if hasattr(value, "detach") else value
         array = np.array(plain, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} must be numeric, got {type(value).__name__}: {error}") from error

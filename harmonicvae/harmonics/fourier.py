@@ -15,8 +15,8 @@ from harmonicvae.harmonics.arguments import (
     check_positive,
     generator_from,
 )
-from harmonicvae.harmonics.bootstrap import estimate, percentile_interval, resampling_weights
 from harmonicvae.harmonics.maps import DifferentiableMap, as_map
+from harmonicvae.harmonics.power import summarised
 from harmonicvae.records import Spectrum
 
 #: What is subtracted from every line before the window.
@@ -110,7 +110,7 @@ def slice_spectrum(
 
     >>> wave = lambda z: torch.sin(2 * torch.pi * 3 * z)
     >>> found = slice_spectrum(wave, [[0.0], [0.1]], 4.0, random_state=0)
-    >>> round(found["centroid"].value, 6), found.values.sum().round(6)
+    >>> round(found["centroid"].value, 6), round(found["power"].value, 6)
     (3.0, 0.5)
     """
     started = time.perf_counter()
@@ -147,68 +147,6 @@ def slice_spectrum(
         generator=generator,
         details={"length": span, "window": window, "detrend": detrend, "cutoff": limit},
         started=started,
-    )
-
-
-def summarised(
-    power: np.ndarray,
-    frequencies: np.ndarray,
-    cutoff: float,
-    *,
-    name: str,
-    units: str,
-    n_samples: int,
-    confidence: float,
-    n_resamples: int,
-    generator: np.random.Generator,
-    details: dict[str, Any],
-    started: float,
-) -> Spectrum:
-    """Return the mean spectrum of independent units, with intervals.
-
-    Parameters
-    ----------
-    power : ndarray of shape (u, k)
-        One spectrum each, u ≥ 2.
-    frequencies : ndarray of shape (k,)
-    cutoff : float
-    name, units, n_samples, confidence, details
-        Of the record.
-    n_resamples : int
-    generator : Generator
-    started : float
-        Clock at the start.
-
-    Returns
-    -------
-    Spectrum
-    """
-    count = len(power)
-    mean = resampling_weights(count, n_resamples, generator) @ power / count
-    lower, upper, _ = percentile_interval(mean[1:], count, confidence)
-    total = mean.sum(axis=1)
-    varies = bool(total[0] > 0)
-    scale = np.where(total > 0, total, np.nan)
-    ratios = {
-        "centroid": mean @ frequencies / scale,
-        "high_frequency_share": mean[:, frequencies > cutoff].sum(axis=1) / scale,
-    }
-    return Spectrum(
-        name=name,
-        abscissa=frequencies,
-        values=mean[0],
-        lower=lower,
-        upper=upper,
-        kind="unbiased",
-        status="estimate" if varies else "degenerate",
-        confidence=confidence,
-        summaries={"power": estimate(total, count, confidence, "unbiased")}
-        | {key: estimate(value, count, confidence, "ratio") for key, value in ratios.items()},
-        n_samples=n_samples,
-        units=units,
-        n_units=count,
-        seconds=time.perf_counter() - started,
-        details=details,
     )
 
 

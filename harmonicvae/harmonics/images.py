@@ -10,7 +10,7 @@ import numpy as np
 
 from harmonicvae.exceptions import InputError
 from harmonicvae.harmonics.arguments import check_integer, check_positive, generator_from
-from harmonicvae.harmonics.fourier import summarised
+from harmonicvae.harmonics.power import summarised
 from harmonicvae.records import Spectrum
 
 

@@ -300,6 +300,8 @@ def _evaluate(job: Evaluation) -> Outcome:
         (names.ARTIFACT_BOUNDS, names.FILE_BOUNDS),
         (names.ARTIFACT_ATTACKS, names.FILE_ATTACKS),
         (names.ARTIFACT_MARGINS, names.FILE_MARGINS),
+        (names.ARTIFACT_SPECTRA, names.FILE_SPECTRA),
+        (names.ARTIFACT_HARMONICS, names.FILE_HARMONICS),
     ):
         if path in result.artifacts:
             table = result.artifacts[path].content
@@ -312,9 +314,9 @@ def _evaluate(job: Evaluation) -> Outcome:
 
 
 def _with_image_shape(job: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return the evaluators' options, those of attacks with the shape of a sample."""
+    """Return the evaluators' options, those that need it with the shape of a sample."""
     config = {name: dict(options) for name, options in job.evaluators.items()}
-    if names.EVALUATOR_MAX_DAMAGE in config:
+    for name in {names.EVALUATOR_MAX_DAMAGE, names.EVALUATOR_HARMONICS} & set(config):
         shape = tuple(load_split(job.data, "validation").image_shape)
-        config[names.EVALUATOR_MAX_DAMAGE].setdefault("image_shape", shape)
+        config[name].setdefault("image_shape", shape)
     return config
