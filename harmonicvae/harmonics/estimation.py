@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,7 @@ def to_spectrum(
     level = setting.confidence
     fit = fit_weights(sample.power * varies, errors, setting.max_degree, level)
     squared_mean = estimate(sample.squared_mean, n_units, level, "unbiased")
-    shared = {
+    shared: dict[str, Any] = {
         "status": "estimate" if varies else "degenerate",
         "confidence": level,
         "n_samples": n_samples,
@@ -188,14 +189,14 @@ def to_spectrum(
     )
 
 
-def _stability(sample: Resampled, n_units: int, shared: dict[str, object]) -> Spectrum:
+def _stability(sample: Resampled, n_units: int, shared: dict[str, Any]) -> Spectrum:
     """Return the noise-stability curve S(ρ), ρ rising from −1 to 1."""
     half = sample.power.shape[1] - 1
     orders = np.arange(half + 1)
     cosines = np.cos(np.pi * np.outer(orders, orders) / half)
     curve = sample.squared_mean[:, None] + sample.power @ cosines
     curve = curve[:, ::-1]
-    lower, upper, _ = percentile_interval(curve[1:], n_units, float(shared["confidence"]))  # type: ignore[arg-type]
+    lower, upper, _ = percentile_interval(curve[1:], n_units, shared["confidence"])
     return Spectrum(
         name="noise_stability",
         abscissa=np.cos(np.pi * orders / half)[::-1],
@@ -203,5 +204,5 @@ def _stability(sample: Resampled, n_units: int, shared: dict[str, object]) -> Sp
         lower=lower,
         upper=upper,
         kind="unbiased",
-        **shared,  # type: ignore[arg-type]
+        **shared,
     )

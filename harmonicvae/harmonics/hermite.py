@@ -140,8 +140,8 @@ def hermite_spectrum(
     parts = [to_spectrum(sample, setting, sigma, *blocks, plan.n_rings) for sample in samples]
     found = parts[0]
     if len(parts) > 1:
-        averaged, *resampled = average(samples, setting, generators[-1], plan.n_blocks)
-        found = to_spectrum(averaged, setting, sigma, *resampled, plan.n_rings * len(parts))
+        mixed, units, n_units = average(samples, setting, generators[-1], plan.n_blocks)
+        found = to_spectrum(mixed, setting, sigma, units, n_units, plan.n_rings * len(parts))
     details = {
         "std": sigma,
         "jacobian": "exact" if uses_exact_jacobian(g) else "random directions",

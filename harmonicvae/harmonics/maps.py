@@ -83,7 +83,7 @@ class DifferentiableMap:
             return total
         try:
             with torch.enable_grad():
-                values, pull = vjp(self._flat, points)
+                values, pull = vjp(self._flat, points)[:2]
                 units = torch.eye(self.output_dim, dtype=torch.float64, device=self.device)
                 rows = [pull(unit.expand_as(values).contiguous())[0] for unit in units]
         except _REFUSALS as error:

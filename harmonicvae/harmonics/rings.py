@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ class _RingWork:
         self, function: DifferentiableMap, mean: np.ndarray, std: float, plan: Plan
     ) -> None:
         self._function, self._std, self._plan = function, std, plan
-        self._options = {"dtype": torch.float64, "device": function.device}
+        self._options: dict[str, Any] = {"dtype": torch.float64, "device": function.device}
         self._mean = torch.as_tensor(mean, **self._options)
         angles = 2 * math.pi * torch.arange(plan.n_angles, **self._options) / plan.n_angles
         self._circle = torch.stack([angles.cos(), angles.sin()], 1)

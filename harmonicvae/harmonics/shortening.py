@@ -38,20 +38,23 @@ def shortened(module: nn.Module) -> tuple[nn.Module, Tensor | None]:
     >>> torch.allclose(wide(z).norm(), narrow(z).norm())
     True
     """
-    if type(module) is not nn.Sequential or not len(module):
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    if type(module) is not nn.Sequential or not len(module) or hooked:
         return module, None
-    layers, basis = list(module), None
-    if _plain(layers[-1]) and layers[-1].out_features > layers[-1].in_features + 1:
-        layers[-1] = _fewer_outputs(layers[-1])
-    if _plain(layers[0]) and layers[0].in_features > layers[0].out_features:
-        layers[0], basis = _fewer_inputs(layers[0])
+    layers: list[nn.Module] = list(module)
+    last = _plain(layers[-1])
+    if last is not None and last.out_features > last.in_features + 1:
+        layers[-1] = _fewer_outputs(last)
+    first, basis = _plain(layers[0]), None
+    if first is not None and first.in_features > first.out_features:
+        layers[0], basis = _fewer_inputs(first)
     return nn.Sequential(*layers), basis
 
 
-def _plain(layer: nn.Module) -> bool:
-    """Return whether a layer is a linear one that does nothing else."""
+def _plain(layer: nn.Module) -> nn.Linear | None:
+    """Return a layer that is linear and does nothing else, None for any other."""
     hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return type(layer) is nn.Linear and not hooked
+    return layer if type(layer) is nn.Linear and not hooked else None
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:

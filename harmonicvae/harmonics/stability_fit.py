@@ -120,9 +120,10 @@ def fit_weights(
     about J/4 equations each (even and odd degrees), columns scaled to length 1.
 
     An interval is the range of a weight over all non-negative spectra whose coefficients lie in
-    a joint band around the measured ones: ± z standard errors, z the quantile of the resamples'
-    largest deviation (at least that of the fit itself).  It so covers what the curve leaves
-    open, as well as the sampling error; each is one linear program.
+    a joint band around the measured ones: z standard errors wide (of the logarithm, for
+    frequencies ≥ 1), z the quantile of the largest deviation of a resample over all frequencies.
+    It so covers what the curve leaves open as well as the sampling error, and is wider than the
+    percentiles of the resampled fits; each end is one linear program.
 
     References
     ----------
@@ -138,51 +139,70 @@ def fit_weights(
     n_angles = 2 * (coefficients.shape[1] - 1)
     degrees = _fitted_degrees(max_degree, n_angles)
     design = design_matrix(degrees, n_angles)
-    largest = float(np.abs(coefficients[0]).max())
     found = np.zeros((len(coefficients), len(degrees)))
     lower, upper = np.zeros((2, max_degree + 1))
+    largest = float(np.abs(coefficients[0]).max())
     if largest > 0:
         rounding = np.full(len(errors), _ROUNDING**2 * largest)
         rounding[0] = _ROUNDING * largest  # a difference; the others are sums of squares
         data = np.where(np.abs(coefficients) > rounding, coefficients, 0.0)
         trust = 1.0 / np.maximum(errors, _FLOOR * largest)
+        band = _joint_band(data, 1.0 / trust, confidence)
         even = np.array([k > 0 if np.isinf(k) else k % 2 == 0 for k in degrees])
         for parity, columns in ((0, even), (1, ~even)):
             rows = np.arange(len(errors)) % 2 == parity
             scaled = design[np.ix_(rows, columns)] * trust[rows, None]
-            measured = data[:, rows] * trust[rows]
-            solved = _solve(scaled, measured)
-            found[:, columns] = solved
-            width = np.abs(measured[1:] - measured[0]).max(axis=1)
-            misfit = float(np.abs(scaled @ solved[0] - measured[0]).max())
-            z = max(float(np.quantile(width, confidence)), misfit) * (1 + 1e-9)
-            kept = degrees[columns]
-            for degree in range(1 + (1 - parity), max_degree + 1, 2):
-                goal = (kept == degree).astype(float)
-                lower[degree - 1], upper[degree - 1] = _range(goal, scaled, measured[0], z)
-            ends = _range((np.abs(kept) > max_degree).astype(float), scaled, measured[0], z)
-            lower[-1], upper[-1] = lower[-1] + ends[0], upper[-1] + ends[1]
+            found[:, columns] = _solve(scaled, data[:, rows] * trust[rows])
+            fitted = scaled @ found[0, columns]
+            low = np.minimum(band[0, rows] * trust[rows], fitted)
+            high = np.maximum(band[1, rows] * trust[rows], fitted)
+            for place, goal in _goals(degrees[columns], max_degree):
+                ends = _range(goal, scaled, low, high)
+                lower[place] += ends[0]
+                upper[place] += ends[1]
     return Fit(found[:, :max_degree], found[:, max_degree:].sum(axis=1), lower, upper)
 
 
+def _goals(degrees: np.ndarray, max_degree: int) -> list[tuple[int, np.ndarray]]:
+    """Return which unknowns make up each W_k, and the tail as the last."""
+    kept = [int(degree) for degree in degrees if abs(degree) <= max_degree]
+    goals = [(degree - 1, (degrees == degree).astype(float)) for degree in kept]
+    return [*goals, (max_degree, (np.abs(degrees) > max_degree).astype(float))]
+
+
+def _joint_band(data: np.ndarray, errors: np.ndarray, confidence: float) -> np.ndarray:
+    """Return the ends (2, J/2 + 1) of a band that holds all true coefficients at once.
+
+    Mean powers (frequencies ≥ 1) that exceed two standard errors are compared by their
+    logarithm, which is less skewed.
+    """
+    estimate = data[0]
+    powers = (estimate > 2 * errors) & (np.arange(len(estimate)) > 0)
+    scale = np.where(powers, errors / np.where(powers, estimate, 1.0), errors)
+    moved = np.where(powers, np.log(np.maximum(data, 1e-300)), data)
+    z = np.quantile((np.abs(moved[1:] - moved[0]) / scale).max(axis=1), confidence)
+    ends = np.stack([moved[0] - z * scale, moved[0] + z * scale])
+    return np.where(powers, np.exp(np.where(powers, ends, 0.0)), ends)
+
+
 def _range(
-    goal: np.ndarray, design: np.ndarray, data: np.ndarray, width: float
+    goal: np.ndarray, design: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[float, float]:
-    """Return least and largest goal·W over W ≥ 0 with |design·W − data| ≤ width."""
-    if not width > 0:  # nothing measured and nothing uncertain: an empty parity
+    """Return least and largest goal·W over W ≥ 0 with low ≤ design·W ≤ high."""
+    unit = float(np.abs([low, high]).max())
+    if not unit > 0:  # nothing measured and nothing uncertain
         return 0.0, 0.0
     scale = design.max(axis=0)
-    unit = max(float(np.abs(data).max()), width)
-    columns = design / scale
-    rows = np.vstack([columns, -columns])
-    limits = np.concatenate([data + width, width - data]) / unit
+    rows = np.vstack([design, -design]) / scale
+    limits = np.concatenate([high, -low]) / unit
+    weights = goal / scale
     ends = []
     for sign in (1.0, -1.0):
-        found = linprog(sign * goal / scale * scale.min(), A_ub=rows, b_ub=limits, method="highs")
+        found = linprog(sign * weights / weights.max(), A_ub=rows, b_ub=limits, method="highs")
         if found.status != 0:
             raise SolverError(f"the range of a Hermite weight was not found: {found.message}")
-        ends.append(sign * found.fun * unit / scale.min())
-    return max(ends[0], 0.0), max(ends[1], 0.0)
+        ends.append(max(float(sign * found.fun), 0.0) * unit * weights.max())
+    return ends[0], ends[1]
 
 
 def _fitted_degrees(max_degree: int, n_angles: int) -> np.ndarray:
