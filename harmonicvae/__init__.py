@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harmonicvae.attacks import attack
     from harmonicvae.datasets import load_celeba, load_cifar10, load_sinc
     from harmonicvae.exceptions import HarmonicVAEError
+    from harmonicvae.harmonics import hermite_spectrum, radial_spectrum, slice_spectrum
     from harmonicvae.lipschitz import bound, bracket
     from harmonicvae.margins import margin, robustness_probability
     from harmonicvae.models import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         save_estimator,
     )
     from harmonicvae.network import LayeredNetwork
-    from harmonicvae.records import Bound, Bracket
+    from harmonicvae.records import Bound, Bracket, Spectrum
     from harmonicvae.report import write_report
     from harmonicvae.tracking.comparison import Comparison, compare
     from harmonicvae.tracking.registry import load_model
@@ -38,20 +39,24 @@ _LOCATIONS = {
     "HarmonicVAE": "harmonicvae.models",
     "HarmonicVAEError": "harmonicvae.exceptions",
     "LayeredNetwork": "harmonicvae.network",
+    "Spectrum": "harmonicvae.records",
     "SweepLogger": "harmonicvae.tracking.sweep_logger",
     "attack": "harmonicvae.attacks",
     "bound": "harmonicvae.lipschitz",
     "bracket": "harmonicvae.lipschitz",
     "compare": "harmonicvae.tracking.comparison",
     "fit_together": "harmonicvae.models",
+    "hermite_spectrum": "harmonicvae.harmonics",
     "load_celeba": "harmonicvae.datasets",
     "load_cifar10": "harmonicvae.datasets",
     "load_estimator": "harmonicvae.models",
     "load_model": "harmonicvae.tracking.registry",
     "load_sinc": "harmonicvae.datasets",
     "margin": "harmonicvae.margins",
+    "radial_spectrum": "harmonicvae.harmonics",
     "robustness_probability": "harmonicvae.margins",
     "save_estimator": "harmonicvae.models",
+    "slice_spectrum": "harmonicvae.harmonics",
     "write_report": "harmonicvae.report",
 }
 
@@ -63,6 +68,7 @@ __all__ = [
     "HarmonicVAE",
     "HarmonicVAEError",
     "LayeredNetwork",
+    "Spectrum",
     "SweepLogger",
     "__version__",
     "attack",
@@ -70,14 +76,17 @@ __all__ = [
     "bracket",
     "compare",
     "fit_together",
+    "hermite_spectrum",
     "load_celeba",
     "load_cifar10",
     "load_estimator",
     "load_model",
     "load_sinc",
     "margin",
+    "radial_spectrum",
     "robustness_probability",
     "save_estimator",
+    "slice_spectrum",
     "write_report",
 ]
 

@@ -129,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(verbs.add_parser("train", help="train and register one model"))
     _add_lipschitz(verbs.add_parser("lipschitz", help="bound a stored model's constants"))
     _add_attack(verbs.add_parser("attack", help="attack a stored model"))
+    _add_harmonics(verbs.add_parser("harmonics", help="measure a stored model's spectra"))
     _add_report(verbs.add_parser("report", help="render a study's report again"))
     _add_compare(verbs.add_parser("compare", help="compare stored models, promote the best"))
     _add_bound(verbs.add_parser("bound", help="bound the constant of a network in a file"))
@@ -229,6 +230,17 @@ def _add_attack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--box", default="", help="LOW,HIGH of all inputs; attacks stay inside")
     parser.add_argument("--steps", default="", help="the method's own without")
     parser.add_argument("--restarts", default="", help="the method's own without")
+    parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")
+
+
+def _add_harmonics(parser: argparse.ArgumentParser) -> None:
+    _add_evaluation(parser, "harmonics")
+    parser.add_argument("--sides", default="", help="decoder or encoder; both without")
+    parser.add_argument("--encoder-stds", default="", help="σ around data; 1,0.5 without")
+    parser.add_argument("--samples", default="", help="pairs of normals a Gaussian; 2000 without")
+    parser.add_argument("--centres", default="", help="codes and data points; 16 without")
+    parser.add_argument("--max-degree", default="", help="last Hermite degree; 8 without")
+    parser.add_argument("--slices", default="", help="random lines; 128 without")
     parser.add_argument("--seed", default="0", help="integer in [0, 2**64)")
 
 

@@ -242,6 +242,24 @@ def attack(parsed: argparse.Namespace) -> int:
     return _evaluate(parsed, names.EVALUATOR_MAX_DAMAGE, config)
 
 
+def harmonics(parsed: argparse.Namespace) -> int:
+    """Measure the spectra of a stored model."""
+    config: dict[str, Any] = {"random_state": check.one("seed", check.seeds, parsed.seed)}
+    if parsed.sides:
+        sides = check.words(parsed.sides)
+        config["sides"] = [check.choice("sides", side, names.SIDES) for side in sides]
+    if parsed.encoder_stds:
+        stds = check.numbers("encoder_stds", parsed.encoder_stds, positive=True)
+        config["encoder_stds"] = stds
+    least = {"samples": 32, "centres": 2, "max_degree": 1, "slices": 2}
+    for option, smallest in least.items():
+        text = getattr(parsed, option)
+        if text:
+            key = option if option == "max_degree" else f"n_{option}"
+            config[key] = check.integer(option, text, smallest)
+    return _evaluate(parsed, names.EVALUATOR_HARMONICS, config)
+
+
 def _evaluate(parsed: argparse.Namespace, evaluator: str, config: dict[str, Any]) -> int:
     """Run one evaluator on the data a model was trained on, or on the data named."""
     data = data_spec(parsed) if parsed.dataset else None

@@ -168,10 +168,56 @@ def margin_metric(column: str, share: float) -> str:
     return f"{column}_rel{share:g}_mean"
 
 
+# --- harmonic evaluator ------------------------------------------------------
+#: Metrics of each side: Hermite spectrum under the headline Gaussian, power spectrum on slices.
+MEAN_DEGREE = "hermite_mean_degree"
+HERMITE_VARIANCE = "hermite_variance"
+W1_SHARE = "hermite_w1_share"
+JACOBIAN_ENERGY = "jacobian_energy"
+SPECTRAL_CENTROID = "spectral_centroid"
+HIGH_FREQUENCY_SHARE = "high_frequency_share"
+HARMONIC_METRICS = (
+    MEAN_DEGREE,
+    HERMITE_VARIANCE,
+    W1_SHARE,
+    JACOBIAN_ENERGY,
+    SPECTRAL_CENTROID,
+    HIGH_FREQUENCY_SHARE,
+)
+
+
+def harmonic_metric(metric: str, side: str) -> str:
+    """Metric name of a harmonic quantity of one network (or of "data", "reconstructions").
+
+    >>> harmonic_metric("hermite_mean_degree", "decoder")
+    'hermite_mean_degree_decoder'
+    """
+    return f"{metric}_{side}"
+
+
+HARMONIC_SECONDS = "harmonics_seconds"
+# Columns of spectra.csv (a row a point) and harmonics.csv (a row a derived number).
+CENTRE = "centre"  # around what: prior, codes, data; or picture
+STD = "std"
+SPECTRUM = "spectrum"
+SPECTRUM_COLUMNS = (
+    MODEL,
+    SIDE,
+    CENTRE,
+    STD,
+    SPECTRUM,
+    "abscissa",
+    "value",
+    "lower",
+    "upper",
+    "kind",
+)
+
 # --- evaluators, model types, tags, artifacts --------------------------------
 EVALUATOR_LIPSCHITZ = "lipschitz"
 EVALUATOR_MAX_DAMAGE = "max_damage"
 EVALUATORS = (EVALUATOR_LIPSCHITZ, EVALUATOR_MAX_DAMAGE)
+EVALUATOR_HARMONICS = "harmonics"
 MODEL_TYPE = "vae"
 REGISTERED_PREFIX = "harmonicvae"
 
@@ -213,6 +259,9 @@ ARTIFACT_ATTACK_ARRAYS = "max_damage/arrays.npz"
 ARTIFACT_MARGINS = "max_damage/margins.csv"
 ARTIFACT_SUCCESS = "max_damage/success.csv"
 ARTIFACT_ATTACK_WARNINGS = "max_damage/warnings.json"
+ARTIFACT_SPECTRA = "harmonics/spectra.csv"
+ARTIFACT_HARMONICS = "harmonics/harmonics.csv"
+ARTIFACT_HARMONIC_FIGURE = "harmonics/spectra.png"
 ARTIFACT_REPORT = "report"
 ARTIFACT_HISTORY = "training/history.csv"
 ARTIFACT_RECONSTRUCTIONS = "training/reconstructions.npz"
@@ -255,6 +304,8 @@ FILE_HISTORY = "history.csv"
 FILE_BOUNDS = "bounds.csv"
 FILE_ATTACKS = "attacks.csv"
 FILE_MARGINS = "margins.csv"
+FILE_SPECTRA = "spectra.csv"
+FILE_HARMONICS = "harmonics.csv"
 FILE_LOAD = "load.csv"
 
 # --- tables of a scikit-learn search -----------------------------------------

@@ -19,6 +19,8 @@ from harmonicvae.exceptions import InputError, SoundnessError
 #: What is known about a value: proved, rounding errors included; computed in
 #: float64 and right up to rounding, which was not proved; or neither.
 STATUSES = ("certified", "float64", "estimate")
+#: What kind of estimate a sampled number is; none of them is a bound.
+ESTIMATE_KINDS = ("unbiased", "ratio", "least_squares")
 
 
 def _plain(value: Any) -> Any:
@@ -292,3 +294,120 @@ class CollapseDiagnostic(Record):
             "decoding_variance_ratio": self.decoding_variance_ratio,
             "collapsed": self.collapsed,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Record):
+    """A number estimated from random samples, with a confidence interval.
+
+    Parameters
+    ----------
+    value : float
+        The estimate; NaN where it is undefined (a degree without variance).
+    lower, upper : float
+        Ends of the interval.  It misses the truth in about 1 − confidence of all repetitions:
+        they are no bounds.
+    standard_error : float
+        Of ``value``, ≥ 0.
+    kind : {"unbiased", "ratio", "least_squares"}
+        "unbiased": its mean over repetitions is the truth; "ratio": of two unbiased estimates,
+        bias O(1/n); "least_squares": fitted, with a bias from truncation and constraints.
+    """
+
+    value: float
+    lower: float
+    upper: float
+    standard_error: float
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in ESTIMATE_KINDS:
+            raise InputError(f"kind must be one of {ESTIMATE_KINDS}, got {self.kind!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectrum(Record):
+    """A spectrum or curve estimated from random samples, with confidence intervals.
+
+    Parameters
+    ----------
+    name : str
+        What it is: "hermite" (weights over degrees), "noise_stability" (over correlations),
+        "slice_power" or "radial_power" (over frequencies).
+    abscissa : ndarray of shape (k,)
+        Degrees, correlations, or frequencies (cycles per input unit, or per pixel).
+    values, lower, upper : ndarray of shape (k,)
+        Estimates and the ends of their intervals, each for itself; squared output units.
+    kind : str
+        As in :class:`Estimate`, of every value.
+    status : {"estimate", "degenerate"}
+        "degenerate": the function does not vary, so that ratios are NaN.  Never certified.
+    confidence : float
+        Level of the intervals, in (0, 1).
+    summaries : mapping of str to Estimate
+        Derived numbers such as "variance", "mean_degree" or "centroid".
+    n_samples : int
+        Independent samples that were drawn (not evaluations, of which there may be more).
+    units, n_units : str, int
+        What the bootstrap resampled, and how many there were.
+    seconds : float
+        Wall time.
+    details : mapping
+        How it was computed.
+    stability : Spectrum or None
+        The curve that a Hermite spectrum was fitted to.
+    parts : tuple of Spectrum
+        One for each centre of an average.
+    """
+
+    name: str
+    abscissa: np.ndarray
+    values: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    kind: str
+    status: str = "estimate"
+    confidence: float
+    summaries: Mapping[str, Estimate] = field(default_factory=dict)
+    n_samples: int
+    units: str
+    n_units: int
+    seconds: float = math.nan
+    details: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    stability: Spectrum | None = field(default=None, repr=False)
+    parts: tuple[Spectrum, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        if self.status not in ("estimate", "degenerate"):
+            raise InputError(f"status must be 'estimate' or 'degenerate', got {self.status!r}")
+        if self.kind not in ESTIMATE_KINDS:
+            raise InputError(f"kind must be one of {ESTIMATE_KINDS}, got {self.kind!r}")
+        if not len(self.abscissa) == len(self.values) == len(self.lower) == len(self.upper):
+            raise InputError("abscissa, values, lower and upper must have one length")
+
+    def __getitem__(self, name: str) -> Estimate:
+        """Return a derived number by its name."""
+        if name not in self.summaries:
+            raise InputError(f"name must be one of {sorted(self.summaries)}, got {name!r}")
+        return self.summaries[name]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a point: spectrum, abscissa, value, lower, upper, kind."""
+        return pd.DataFrame(
+            {
+                "spectrum": self.name,
+                "abscissa": self.abscissa,
+                "value": self.values,
+                "lower": self.lower,
+                "upper": self.upper,
+                "kind": self.kind,
+            }
+        )
+
+    def summary_frame(self) -> pd.DataFrame:
+        """Return one row a derived number: spectrum, quantity and the fields of its estimate."""
+        rows = [
+            {"spectrum": self.name, "quantity": name, **item.to_dict()}
+            for name, item in self.summaries.items()
+        ]
+        return pd.DataFrame(rows)

@@ -124,6 +124,7 @@ class StudyPlan:
                 "n_images": self.n_images,
                 "figures": False,  # the report draws them
             },
+            names.EVALUATOR_HARMONICS: {"figures": False},
         }
 
 

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
+from harmonicvae.harmonics.images import log_spectra
 from harmonicvae.report.attack_curves import draw_damage, draw_margins
 from harmonicvae.report.comparison_panels import (
     MARKERS,
@@ -52,12 +53,18 @@ from harmonicvae.report.drawing import (
     has_values,
     show_image,
 )
+from harmonicvae.report.harmonic_curves import (
+    draw_bounds,
+    draw_degrees,
+    draw_spectrum,
+    headline_spectrum,
+)
 from harmonicvae.report.panels import (
     draw_curve_attack,
     draw_curve_reconstructions,
     draw_image_attack,
 )
-from harmonicvae.report.pictures import as_images, is_curve, log_spectra, tile
+from harmonicvae.report.pictures import as_images, is_curve, tile
 from harmonicvae.report.reference import lipschitz_reference, load_reference
 
 Drawing = TypeVar("Drawing", bound=Callable[..., Any])
@@ -190,7 +197,8 @@ def plot_spectra(
     Figure
         Frequency 0 in the middle of each spectrum, one colour scale for all.
     """
-    spectra = [log_spectra(samples[:4], image_shape) for samples in (originals, reconstructions)]
+    pictures = (np.nan_to_num(samples[:4]) for samples in (originals, reconstructions))
+    spectra = [log_spectra(samples, image_shape) for samples in pictures]
     high = max(float(spectrum.max()) for spectrum in spectra)
     figure = _figure(5.2, 2.4)
     panels = figure.subplots(1, 2)
@@ -349,6 +357,109 @@ def plot_comparison(models: pd.DataFrame) -> Figure:
     ]
     texts = [f"{letter}: {_drawable(label, 60)}" for label, letter in named.items()]
     figure.legend(handles, texts, loc="outside upper left", ncols=min(2, columns))
+    return figure
+
+
+@_styled
+def plot_model_spectra(spectra: pd.DataFrame) -> Figure:
+    """Draw the spectra of one model with their intervals.
+
+    Parameters
+    ----------
+    spectra : DataFrame
+        spectra.csv of one model.
+
+    Returns
+    -------
+    Figure
+        Hermite weights over degrees and power over frequency on slices; the power of pictures
+        and reconstructions where there is one.
+    """
+    kinds = {"hermite": names.SIDES, "slice_power": names.SIDES}
+    if (spectra[names.SPECTRUM] == "radial_power").any():
+        kinds["radial_power"] = ("data", "reconstructions")
+    figure = _figure(3.4 * len(kinds), 3.2)
+    for axes, (kind, sides) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
+        groups = {side: headline_spectrum(spectra, side, kind) for side in sides}
+        draw_spectrum(axes, groups, kind, bands=True)
+        axes.set_title("Hermite weights W_k" if kind == "hermite" else "power")
+        axes.legend(fontsize=8)
+    return figure
+
+
+@_styled
+def plot_harmonics(spectra: pd.DataFrame, models: pd.DataFrame) -> Figure:
+    """Draw the spectra of all configurations: decoders over σ_enc, encoders over σ_N.
+
+    Parameters
+    ----------
+    spectra : DataFrame
+        spectra.csv.
+    models : DataFrame
+        models.csv, for the configurations.
+
+    Returns
+    -------
+    Figure
+        Hermite weights (upper row) and power on slices (lower row), mean over models.
+    """
+    columns = study_columns(models)
+    figure = _figure(9.4, 6.4)
+    grid = figure.subplots(2, len(columns))
+    for place, (side, members) in enumerate(columns.items()):
+        for axes, kind in zip(grid[:, place], ("hermite", "slice_power"), strict=True):
+            rows = headline_spectrum(spectra, side, kind)
+            groups = {}
+            for pair in members:
+                chosen = select_models(models, pair)[names.MODEL]
+                label = _drawable(configuration_label(pair))
+                groups[label] = rows[rows[names.MODEL].isin(chosen)]
+            draw_spectrum(axes, groups, kind, bands=False)
+            what = "Hermite weights W_k" if kind == "hermite" else "power on slices"
+            axes.set_title(f"{side}: {what}")
+        grid[0, place].legend(fontsize=8)
+    return figure
+
+
+@_styled
+def plot_degrees(models: pd.DataFrame) -> Figure:
+    """Draw the mean Hermite degree over σ, above the Lipschitz bounds.
+
+    Parameters
+    ----------
+    models : DataFrame
+        models.csv.
+
+    Returns
+    -------
+    Figure
+        Decoders over σ_enc and encoders over σ_N; mean over models with Student's 95 % interval,
+        every model as a grey point.  Bounds: geometric mean and range over models.
+
+    Raises
+    ------
+    InputError
+        If no mean degree was measured.
+    """
+    columns, symbols = study_columns(models), {"decoder": "σ_enc", "encoder": "σ_N"}
+    figure = _figure(9.4, 5.4)
+    grid = figure.subplots(2, len(columns), sharex="col")
+    for place, (side, members) in enumerate(columns.items()):
+        kept = 0 if side == "decoder" else 1
+        members = [pair for pair in members if isinstance(pair[kept], float)]
+        own = sorted(pair for pair in members if pair[1 - kept] == members[0][1 - kept])
+        column, bounds = names.harmonic_metric(names.MEAN_DEGREE, side), best_bounds(models, side)
+        chosen = [select_models(models, pair) for pair in own]
+        stds = [float(pair[kept]) for pair in own]  # type: ignore[arg-type]
+        degrees = [floats(part[column]) if column in part else np.empty(0) for part in chosen]
+        draw_degrees(grid[0, place], stds, [part[np.isfinite(part)] for part in degrees])
+        draw_bounds(grid[1, place], stds, [bounds.loc[part.index].to_numpy() for part in chosen])
+        grid[0, place].set_title(f"{side}: mean Hermite degree")
+        grid[1, place].set_title(f"{side}: ℓ2 Lipschitz constant")
+        grid[1, place].set_xlabel(symbols[side])
+    handles, labels = grid[1, 0].get_legend_handles_labels()
+    if labels:
+        grid[1, 0].legend(handles, labels, fontsize=8)
     return figure
 
 

@@ -35,6 +35,12 @@ HEADINGS = {
     "bound_ratio_max": "max damage / abC",
     "paper_degradation": "paper, table 4",
     "reproduction_degradation": "reproduction, table 4",
+    "hermite_mean_degree": "mean degree",
+    "hermite_variance": "variance",
+    "hermite_w1_share": "share of degree 1",
+    "jacobian_energy": "E‖J‖²",
+    "spectral_centroid": "spectral centroid",
+    "high_frequency_share": "share above 4 cycles",
 }
 #: Columns of chosen, counted or published numbers, shown with the digits they were written with.
 SETTINGS = (

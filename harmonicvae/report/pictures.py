@@ -112,37 +112,6 @@ def tile(images: np.ndarray, columns: int, gap: int = 1, fill: float = 1.0) -> n
     return canvas
 
 
-def log_spectra(samples: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Return 20·log10 |FFT2| of the grey-scale pictures, frequency 0 in the middle.
-
-    Parameters
-    ----------
-    samples : ndarray of shape (k, h · w · c)
-        Channels-last pictures in [−1, 1].
-    image_shape : (h, w, c)
-        Shape of one sample; grey is the mean over channels.
-
-    Returns
-    -------
-    ndarray of shape (k, h, w)
-        Decibel; amplitudes below 1e-6 are shown as −120 dB.
-
-    Notes
-    -----
-    The sum of squared amplitudes is h · w times that of the pixels (Parseval).
-
-    Examples
-    --------
-    >>> log_spectra(np.ones((1, 4)), (2, 2, 1))[0].round(2).tolist()
-    [[-120.0, -120.0], [-120.0, 12.04]]
-    """
-    if len(image_shape) != 3:
-        raise InputError(f"a 2-D spectrum needs pictures (h, w, c), got {tuple(image_shape)}")
-    grey = np.nan_to_num(_reshape(samples, image_shape)).mean(axis=3)
-    amplitudes = np.abs(np.fft.fftshift(np.fft.fft2(grey), axes=(1, 2)))
-    return 20 * np.log10(np.maximum(amplitudes, 1e-6))
-
-
 def _reshape(samples: np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
     samples = np.asarray(samples, dtype=np.float64)
     if samples.ndim != 2 or samples.shape[1] != int(np.prod(image_shape)) or not len(samples):

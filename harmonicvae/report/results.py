@@ -27,6 +27,8 @@ TEXT_COLUMNS = (
     "scope",
     "phase",
     "split",
+    names.CENTRE,
+    names.SPECTRUM,
 )
 
 
@@ -42,7 +44,7 @@ class Results:
         study.json: what was run, where, and what failed.
     models : DataFrame
         models.csv: one row a model.
-    history, bounds, attacks, margins, load : DataFrame
+    history, bounds, attacks, margins, spectra, load : DataFrame
         The optional tables; without columns where the file is missing or unreadable.
     problems : dict
         File name to the reason why its table is empty.
@@ -55,6 +57,7 @@ class Results:
     bounds: pd.DataFrame
     attacks: pd.DataFrame
     margins: pd.DataFrame
+    spectra: pd.DataFrame
     load: pd.DataFrame
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -105,7 +108,7 @@ def load_results(folder: str | Path) -> Results:
     ----------
     folder : str or Path
         Folder with study.json, models.csv and, optional, history.csv,
-        bounds.csv, attacks.csv, margins.csv, load.csv and arrays/<model>.npz.
+        bounds.csv, attacks.csv, margins.csv, spectra.csv, load.csv and arrays/<model>.npz.
 
     Returns
     -------
@@ -128,6 +131,7 @@ def load_results(folder: str | Path) -> Results:
         bounds=_read_optional(folder / names.FILE_BOUNDS, problems),
         attacks=_read_optional(folder / names.FILE_ATTACKS, problems),
         margins=_read_optional(folder / names.FILE_MARGINS, problems),
+        spectra=_read_optional(folder / names.FILE_SPECTRA, problems),
         load=_read_optional(folder / names.FILE_LOAD, problems),
         problems=problems,
     )

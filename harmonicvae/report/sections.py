@@ -14,6 +14,7 @@ from harmonicvae.report.configurations import (
     study_columns,
 )
 from harmonicvae.report.drawing import has_values
+from harmonicvae.report.harmonic_tables import harmonic_table
 from harmonicvae.report.margin_tables import margin_table
 from harmonicvae.report.samples import attack_parts, reconstruction_parts
 from harmonicvae.report.summary import (
@@ -45,6 +46,7 @@ def build_sections(writer: Writer) -> dict[str, str]:
         "Lipschitz constants": _lipschitz,
         "Attacks": _attacks,
         "Margins": _margins,
+        "Harmonics": _harmonics,
         "Collapse": _collapse,
         "Machine load": _load,
         "Definitions": lambda writer: definition_parts(writer.results),
@@ -216,6 +218,40 @@ def _margins(writer: Writer) -> Iterator[str]:
         "the robustness is simulated at the perturbations that the attacks found."
     )
     yield writer.table("margins", table, "Margins, mean ± sd over models", row_headers=3)
+
+
+def _harmonics(writer: Writer) -> Iterator[str]:
+    results = writer.results
+    table = harmonic_table(results.models) if len(results.models) else pd.DataFrame()
+    if table.empty:
+        return
+    yield markup.paragraph(
+        "Sampled estimates, no bounds. The decoder under the prior N(0, I), the encoder under "
+        "N(x, σ²I) around data. Mean degree = σ²·E‖J‖² / variance: 1 for an affine map, larger the "
+        "more the map oscillates. Centroid and share above four cycles: of the power along random "
+        "lines."
+    )
+    yield writer.table(
+        "harmonics", table, "Harmonic analysis, mean ± sd over models", row_headers=3
+    )
+    yield writer.figure(
+        "degrees",
+        lambda: figures.plot_degrees(results.models),
+        "Mean Hermite degree and Lipschitz bounds over σ_enc and σ_N",
+        "Mean over models with Student's 95 % interval, every model grey; bounds: geometric mean "
+        "and range over models.",
+        wide=True,
+    )
+    if names.FILE_SPECTRA in results.problems:
+        yield markup.paragraph(f"No spectra: {results.problems[names.FILE_SPECTRA]}", "note")
+        return
+    yield writer.figure(
+        "harmonics",
+        lambda: figures.plot_harmonics(results.spectra, results.models),
+        "Hermite weights over degrees and power over frequency, one line a configuration",
+        "Mean over models. Weights fitted as 0 are left out.",
+        wide=True,
+    )
 
 
 def _collapse(writer: Writer) -> Iterator[str]:

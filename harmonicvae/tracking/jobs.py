@@ -173,9 +173,9 @@ def _evaluate(job: Evaluation) -> None:
 
 
 def _with_image_shape(job: Evaluation) -> dict[str, dict[str, Any]]:
-    """Return the evaluators' options, those of attacks with the shape of a sample."""
+    """Return the evaluators' options, those that need it with the shape of a sample."""
     config = {name: dict(options) for name, options in job.evaluators.items()}
-    if names.EVALUATOR_MAX_DAMAGE in config:
+    for name in {names.EVALUATOR_MAX_DAMAGE, names.EVALUATOR_HARMONICS} & set(config):
         shape = tuple(load_split(job.data, "validation").image_shape)
-        config[names.EVALUATOR_MAX_DAMAGE].setdefault("image_shape", shape)
+        config[name].setdefault("image_shape", shape)
     return config

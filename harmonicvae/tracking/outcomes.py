@@ -35,6 +35,8 @@ EVALUATION_TABLES = {
     names.ARTIFACT_BOUNDS: names.FILE_BOUNDS,
     names.ARTIFACT_ATTACKS: names.FILE_ATTACKS,
     names.ARTIFACT_MARGINS: names.FILE_MARGINS,
+    names.ARTIFACT_SPECTRA: names.FILE_SPECTRA,
+    names.ARTIFACT_HARMONICS: names.FILE_HARMONICS,
 }
 #: What makes pandas read the very float that was written; later versions always do.
 _EXACT: dict[str, Any] = {} if pd.__version__ >= "3.1" else {"float_precision": "round_trip"}

@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
+from harmonicvae.harmonics import log_spectra
 from harmonicvae.report import figures
-from harmonicvae.report.pictures import as_curves, as_images, log_spectra, tile
+from harmonicvae.report.pictures import as_curves, as_images, tile
 from tests.report.result_folders import (
     SEEDS,
     build_arrays,
