@@ -203,10 +203,10 @@ def pays_together(
     Notes
     -----
     On the CPU by measurement (results/benchmarks/together.json): stacks of small models
-    save the cost of calling operations; one model of CIFAR10's size fills the cache by
-    itself, so its stack holds one and takes the time of single training.  On a GPU single
-    training is bound by the start of kernels, not by arithmetic: there this is a
-    prediction.
+    save the cost of calling operations, some percent; one model of CIFAR10's size fills the
+    cache by itself, so its stack holds one and a step takes the time of single training.
+    On a GPU single training should be bound by the start of kernels, not by arithmetic:
+    there the answer is a prediction, not a measurement.
 
     Examples
     --------
