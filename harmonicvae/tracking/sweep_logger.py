@@ -82,15 +82,15 @@ class SweepLogger:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import contextlib, tempfile
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.model_selection import GridSearchCV
     >>> from harmonicvae import HarmonicVAE, SweepLogger
     >>> X = load_digits().data[:200] / 8 - 1
     >>> vae = HarmonicVAE(hidden_dims=(), max_epochs=2, random_state=0)
     >>> search = GridSearchCV(vae, {"encoder_std": [0.1, 1.0]}, cv=2)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     logger = SweepLogger(tracking_uri=f"sqlite:///{folder}/mlflow.db", log_models=False)
+    >>> logger = SweepLogger(tracking_uri="sqlite:///mlflow.db", log_models=False)
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
     ...     logger.fit(search, X) is search, len(logger.candidate_run_ids_)
     (True, 2)
     """
