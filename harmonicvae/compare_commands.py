@@ -15,7 +15,7 @@ from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.report.comparison_tables import ORDER
 from harmonicvae.report.comparison_views import summarise_comparison
 from harmonicvae.result_folder import check_report_output
-from harmonicvae.tracking import comparison, promotion, runs, stores
+from harmonicvae.tracking import comparison, comparison_runs, promotion, runs, stores
 
 
 def compare(parsed: argparse.Namespace) -> int:
@@ -36,18 +36,11 @@ def compare(parsed: argparse.Namespace) -> int:
     store = stores.open_store(parsed.experiment or None)
     run_id = runs.adopt_run(store, f"compare {len(uris)} models", "comparison")
     store = replace(store, parent_run_id=run_id)
+    options = {"require": "; ".join(rules), "alias": alias or "", "prefer": parsed.prefer}
+    options |= {"baseline": parsed.baseline, "siblings": parsed.siblings}
     with runs.finishing(store, run_id):
-        comparison.describe_run(
-            store,
-            uris,
-            {
-                "require": "; ".join(rules),
-                "alias": alias or "",
-                "prefer": parsed.prefer,
-                "baseline": parsed.baseline,
-                "siblings": parsed.siblings,
-                "evaluate": ",".join(evaluators) or "none",
-            },
+        comparison_runs.describe_run(
+            store, uris, options | {"evaluate": ",".join(evaluators) or "none"}
         )
         found = comparison.compare(
             uris,
@@ -59,7 +52,7 @@ def compare(parsed: argparse.Namespace) -> int:
         )
         judged = found.promote(rules, alias, prefer=parsed.prefer) if rules or alias else None
         page = found.write(output, judged, {"Command": parsed.command_line, "MLflow run": run_id})
-        comparison.log_comparison(store, output, judged)
+        comparison_runs.log_comparison(store, output, judged.promoted if judged else "")
         if parsed.json:
             print(json.dumps(_described(found, judged, run_id), indent=1, allow_nan=False))
         else:
