@@ -22,13 +22,14 @@ def with_metrics():
 
 
 def build_spectra(models):
+    measured = (("decoder", "prior", 1.0), ("decoder", "codes", 0.5), ("encoder", "data", 1.0))
     rows = [
-        (model, side, centre, std, kind, place, 2.0**-place, 1.5**-place, 3.0**-place, "ratio")
+        (model, *labels, kind, place, 2.0**-place, 3.0**-place, 1.5**-place, "ratio")
         for model in models[names.MODEL]
-        for side, centre, std in (("decoder", "prior", 1.0), ("decoder", "codes", 0.5), ("encoder", "data", 1.0))
+        for labels in measured
         for kind in ("hermite", "slice_power")
         for place in range(9)
-    ]  # fmt: skip
+    ]
     return pd.DataFrame(rows, columns=list(names.SPECTRUM_COLUMNS))
 
 
