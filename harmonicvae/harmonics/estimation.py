@@ -14,14 +14,13 @@ from harmonicvae.harmonics.bootstrap import (
     percentile_interval,
     resampling_weights,
 )
+from harmonicvae.harmonics.power import NO_VARIANCE
 from harmonicvae.harmonics.rings import RingSums
 from harmonicvae.harmonics.stability_fit import fit_weights
 from harmonicvae.records import Estimate, Spectrum
 
 #: From this many centres on, an average's interval is for the population they were drawn from.
 POPULATION = 10
-#: A variance below this share of the mean square is rounding: (1000 units in the last place)².
-_NO_VARIANCE = (1000 * np.finfo(np.float64).eps) ** 2
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def to_spectrum(
     Spectrum
     """
     variance = sample.power.sum(axis=1)
-    varies = bool(variance[0] > _NO_VARIANCE * sample.size)
+    varies = bool(variance[0] > NO_VARIANCE * sample.size)
     _, _, errors = percentile_interval(sample.power[1:], n_units, setting.confidence)
     level = setting.confidence
     fit = fit_weights(sample.power * varies, errors, setting.max_degree, level)
@@ -156,6 +155,7 @@ def to_spectrum(
         "first_weight_share": sample.first,
         "mean_degree": sample.jacobian,
         "tail_share": fit.tail,
+        "fitted_first_share": fit.weights[:, 0],
     }
     scale = variance if varies else np.full_like(variance, np.nan)
     summaries: dict[str, Estimate] = {
@@ -169,13 +169,11 @@ def to_spectrum(
             upper=float(fit.upper[-1]),
         ),
     } | {name: estimate(top / scale, n_units, level, "ratio") for name, top in ratios.items()}
-    tail = summaries["tail"]
-    summaries["tail_share"] = replace(
-        summaries["tail_share"],
-        kind="least_squares",
-        lower=tail.lower / float(scale[0]),
-        upper=tail.upper / float(scale[0]),
-    )
+    for name, place in (("tail_share", -1), ("fitted_first_share", 0)):
+        ends = np.minimum([fit.lower[place], fit.upper[place]] / scale[0], 1.0)
+        summaries[name] = replace(
+            summaries[name], kind="least_squares", lower=float(ends[0]), upper=float(ends[1])
+        )
     return Spectrum(
         name="hermite",
         abscissa=np.arange(setting.max_degree + 1),

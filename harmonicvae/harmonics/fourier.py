@@ -139,6 +139,7 @@ def slice_spectrum(
         power,
         frequencies,
         limit,
+        line.size,
         name="slice_power",
         units="base points" if by_point else "slices",
         n_samples=slices,
@@ -158,6 +159,7 @@ class _Line:
     ) -> None:
         self._function, self._detrend, self._count = function, detrend, count
         steps = torch.arange(count, dtype=torch.float64, device=function.device)
+        self.size = 0.0  # largest mean square of a chunk
         self._times = length * (steps / count - 0.5)
         weights = torch.sin(torch.pi * steps / count) ** 2
         weights = weights if window == "hann" else torch.ones_like(steps)
@@ -188,6 +190,7 @@ class _Line:
         first, way = (torch.tensor(part, device=function.device) for part in (starts, ways))
         lines = first[:, None] + self._times[:, None] * way[:, None]
         values = function(lines.flatten(0, 1)).unflatten(0, lines.shape[:2])
+        self.size = max(self.size, float(values.square().sum(2).mean()))
         values = (values - self._trend(values)) * self._window[:, None]
         waves = torch.fft.rfft(values, dim=1) / self._count
         squares = waves.real.square() + waves.imag.square()

@@ -71,7 +71,9 @@ def hermite_spectrum(
         ``values`` = W_0 … W_K ("hermite"); ``stability`` holds E⟨g(Z), g(Z_ρ)⟩ over ρ;
         ``summaries``: "variance", "squared_mean" (‖E g‖², may come out below 0),
         "first_weight" (W_1), "first_weight_share" (W_1/variance), "jacobian_energy"
-        (E‖J‖_F²), "mean_degree", "tail" (Σ_{k>K} W_k), "tail_share".
+        (E‖J‖_F²), "mean_degree", "tail" (Σ_{k>K} W_k), "tail_share", "fitted_first_share" (of
+        the fitted W_1; in many dimensions and with few samples it errs less than
+        "first_weight_share", which may exceed 1).
 
     Raises
     ------
@@ -90,13 +92,15 @@ def hermite_spectrum(
     those of the ring cancel most of the error of the variance in the mean degree.  W_k are
     fitted by non-negative least squares to the stability curve, in its cosine coefficients,
     weighted by precision; "first_weight" does not use the fit.  High degrees of small weight
-    are badly determined: an interval covers the sampling error only, not the bias of the fit.
+    are badly determined, as their intervals show; the values there depend on the fit.
 
     *Rate.*  Errors shrink as n_samples^{−1/2} (centres fixed).
 
     *Intervals.*  Expanded percentile bootstrap over at most 64 blocks of rings; for 10 or more
     centres over the centres, as a sample from their population.  For 2 to 9 centres the blocks
-    of each centre are resampled: the interval is for the average over just these.
+    of each centre are resampled: the interval is for the average over just these.  Those of W_k
+    (k ≥ 1) and of the tail are ranges over all spectra that stay in a joint bootstrap band of
+    the curve, and wider; see :func:`harmonicvae.harmonics.stability_fit.fit_weights`.
 
     *Cost.*  n_samples·(J + 4·2) evaluations of g in float64 and O(n_samples·J²·d) beside, J =
     2K + 8; memory ``max_memory`` and what g itself needs for a chunk.  Wide first and last

@@ -146,6 +146,7 @@ def radial_spectrum(
     limit = check_positive("cutoff", cutoff)
     level = check_positive("confidence", confidence, below=1.0)
     resamples = check_integer("n_resamples", n_resamples, 100)
+    size = float((grey**2).mean())
     if remove_mean:
         grey = grey - grey.mean(axis=(1, 2), keepdims=True)
     height, width = grey.shape[1:]
@@ -158,6 +159,7 @@ def radial_spectrum(
         squares.reshape(len(grey), -1) @ members.T,
         np.arange(count) / max(height, width),
         limit,
+        size,
         name="radial_power",
         units="pictures",
         n_samples=len(grey),

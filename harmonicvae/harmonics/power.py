@@ -10,11 +10,15 @@ import numpy as np
 from harmonicvae.harmonics.bootstrap import estimate, percentile_interval, resampling_weights
 from harmonicvae.records import Spectrum
 
+#: A power below this share of the mean square is rounding: (1000 units in the last place)².
+NO_VARIANCE = (1000 * np.finfo(np.float64).eps) ** 2
+
 
 def summarised(
     power: np.ndarray,
     frequencies: np.ndarray,
     cutoff: float,
+    size: float,
     *,
     name: str,
     units: str,
@@ -33,6 +37,8 @@ def summarised(
         One spectrum each, u ≥ 2.
     frequencies : ndarray of shape (k,)
     cutoff : float
+    size : float
+        Mean square before anything was subtracted: a far smaller power is rounding.
     name, units, n_samples, confidence, details
         Of the record.
     n_resamples : int
@@ -48,8 +54,8 @@ def summarised(
     mean = resampling_weights(count, n_resamples, generator) @ power / count
     lower, upper, _ = percentile_interval(mean[1:], count, confidence)
     total = mean.sum(axis=1)
-    varies = bool(total[0] > 0)
-    scale = np.where(total > 0, total, np.nan)
+    varies = bool(total[0] > NO_VARIANCE * size)
+    scale = np.where(total > 0, total, np.nan) if varies else np.full_like(total, np.nan)
     ratios = {
         "centroid": mean @ frequencies / scale,
         "high_frequency_share": mean[:, frequencies > cutoff].sum(axis=1) / scale,

@@ -67,6 +67,11 @@ from harmonicvae.report.panels import (
 from harmonicvae.report.pictures import as_images, is_curve, tile
 from harmonicvae.report.reference import lipschitz_reference, load_reference
 
+_SPECTRUM_TITLES = {
+    "hermite": "Hermite weights W_k",
+    "slice_power": "power on slices",
+    "radial_power": "power of pictures",
+}
 Drawing = TypeVar("Drawing", bound=Callable[..., Any])
 
 
@@ -382,7 +387,7 @@ def plot_model_spectra(spectra: pd.DataFrame) -> Figure:
     for axes, (kind, sides) in zip(figure.subplots(1, len(kinds)), kinds.items(), strict=True):
         groups = {side: headline_spectrum(spectra, side, kind) for side in sides}
         draw_spectrum(axes, groups, kind, bands=True)
-        axes.set_title("Hermite weights W_k" if kind == "hermite" else "power")
+        axes.set_title(_SPECTRUM_TITLES[kind])
         axes.legend(fontsize=8)
     return figure
 
@@ -415,8 +420,7 @@ def plot_harmonics(spectra: pd.DataFrame, models: pd.DataFrame) -> Figure:
                 label = _drawable(configuration_label(pair))
                 groups[label] = rows[rows[names.MODEL].isin(chosen)]
             draw_spectrum(axes, groups, kind, bands=False)
-            what = "Hermite weights W_k" if kind == "hermite" else "power on slices"
-            axes.set_title(f"{side}: {what}")
+            axes.set_title(f"{side}: {_SPECTRUM_TITLES[kind]}")
         grid[0, place].legend(fontsize=8)
     return figure
 

@@ -90,6 +90,8 @@ def definition_parts(results: Results) -> Iterator[str]:
             "Decoding variance ratio": "Variance of the decoded means over the data, summed over "
             "outputs, divided by that of the data.",
             "Active units": "Latent units whose mean has a variance > 0.01 over the data.",
+            "Mean degree": "σ²·E‖J‖² over the variance of the map under N(μ, σ²I): the mean of the "
+            "degrees k weighted with the Hermite weights W_k; 1 for an affine map. Estimated.",
             "Damage, relative damage": "‖g(p(x+δ)) − g(p(x))‖₂, and this divided by ‖g(p(x))‖₂.",
             "Max damage / abC": "Largest damage divided by its upper bound a·b·C: a and b upper "
             "bounds of encoder and decoder, C the radius. At most 1.",

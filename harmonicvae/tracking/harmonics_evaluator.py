@@ -22,7 +22,7 @@ from harmonicvae.tracking.evaluator_base import VAEEvaluator
 _HERMITE = {
     names.MEAN_DEGREE: "mean_degree",
     names.HERMITE_VARIANCE: "variance",
-    names.W1_SHARE: "first_weight_share",
+    names.W1_SHARE: "fitted_first_share",
     names.JACOBIAN_ENERGY: "jacobian_energy",
 }
 _FREQUENCY = {
@@ -60,7 +60,7 @@ class HarmonicsEvaluator(VAEEvaluator):
     ``figures`` (True).
 
     Metrics for each side: ``hermite_mean_degree_{side}``, ``hermite_variance_{side}``,
-    ``hermite_w1_share_{side}``, ``jacobian_energy_{side}`` (E‖J‖_F²),
+    ``hermite_w1_share_{side}`` (fitted), ``jacobian_energy_{side}`` (E‖J‖_F²),
     ``spectral_centroid_{side}`` (cycles per input unit) and ``high_frequency_share_{side}``
     (above 4 cycles a slice); the last two for "data" and "reconstructions" too (cycles per
     pixel, above ¼), and ``harmonics_seconds``.

@@ -87,7 +87,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
     truth = quantities(function, slope, mean, std)
     tail = truth.pop("tail")
     known = weights(function, mean, std)
-    found = repeated(name, REPETITIONS, 1024, n_resamples=500)
+    found = repeated(name, REPETITIONS, 1024, n_resamples=300)
     for quantity, value in truth.items():
         hits = sum(item[quantity].lower <= value <= item[quantity].upper for item in found)
         assert LOW <= hits <= HIGH, (quantity, hits)
@@ -105,7 +105,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(name):
 def test_unbiased_estimates_have_the_right_mean():
     _, function, slope, mean, std, _ = CASES["wave"]
     truth = quantities(function, slope, mean, std)
-    found = repeated("wave", 100, 256, n_resamples=100)
+    found = repeated("wave", 100, 128, n_resamples=100, max_degree=2)
     for quantity in ("squared_mean", "variance", "first_weight", "jacobian_energy"):
         values = np.array([item[quantity].value for item in found])
         deviation = (values.mean() - truth[quantity]) / (values.std(ddof=1) / 10)
@@ -115,22 +115,21 @@ def test_unbiased_estimates_have_the_right_mean():
 def test_errors_shrink_as_the_root_of_the_samples():
     _, function, slope, mean, std, _ = CASES["step"]
     truth = quantities(function, slope, mean, std)
-    sizes = (256, 1024, 4096)
+    sizes = (128, 512, 2048)
+    found = [repeated("step", 60, size, n_resamples=100, max_degree=2) for size in sizes]
     for quantity in ("variance", "mean_degree", "first_weight", "squared_mean"):
-        errors = [
-            np.sqrt(np.mean([(s[quantity].value - truth[quantity]) ** 2 for s in found]))
-            for found in (repeated("step", 60, size, n_resamples=100) for size in sizes)
-        ]
+        values = np.array([[item[quantity].value for item in group] for group in found])
+        errors = np.sqrt(((values - truth[quantity]) ** 2).mean(axis=1))
         rate = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
         assert -0.65 < rate < -0.35, (quantity, rate)
 
 
 def test_standard_errors_are_those_of_repetitions():
-    found = repeated("step", REPETITIONS, 1024)
+    found = repeated("step", 100, 512, n_resamples=200, max_degree=2)
     for quantity in ("variance", "mean_degree", "jacobian_energy"):
         spread = np.std([item[quantity].value for item in found], ddof=1)
         stated = np.mean([item[quantity].standard_error for item in found])
-        assert stated == pytest.approx(spread, rel=0.2)
+        assert stated == pytest.approx(spread, rel=0.3)
 
 
 def test_products_of_variables():
@@ -140,7 +139,8 @@ def test_products_of_variables():
         expected = np.eye(9)[dim]
         assert ((found.lower <= expected) & (expected <= found.upper)).all()
         assert found.values[dim] == pytest.approx(1.0, rel=0.1)
-        assert np.delete(found.values, dim) == pytest.approx(0.0, abs=1e-3)
+        assert found.values[dim - 1 :: -2] == pytest.approx(0.0, abs=1e-20)  # the other parity
+        assert found.values[dim + 1 :: 2] == pytest.approx(0.0, abs=1e-20)
         assert found["mean_degree"].lower <= dim <= found["mean_degree"].upper
     both = np.convolve(weights(np.sin, 0.2, 1.0), weights(np.cos, -0.5, 1.0))
     found = hermite_spectrum(
@@ -225,13 +225,21 @@ def test_several_centres_are_averaged():
 def test_many_centres_are_a_sample_of_their_population():
     """z² around μ ~ N(0, 1): the variance 2 + 4μ² has the mean 6."""
     hits = 0
-    for seed in range(60):
-        centres = np.random.default_rng(seed).standard_normal((40, 1))
-        found = hermite_spectrum(lambda z: z**2, centres, 1.0, n_samples=40 * 32, random_state=seed)
+    for seed in range(20):
+        centres = np.random.default_rng(seed).standard_normal((20, 1))
+        found = hermite_spectrum(
+            lambda z: z**2,
+            centres,
+            1.0,
+            n_samples=40 * 32,
+            random_state=seed,
+            n_resamples=100,
+            max_degree=2,
+        )
         hits += found["variance"].lower <= 6 <= found["variance"].upper
     assert found.units == "centres"
-    assert found.n_units == 40
-    assert hits >= stats.binom.ppf(1e-4, 60, 0.9)  # skewed: 90 % is what is asked
+    assert found.n_units == 20
+    assert hits >= stats.binom.ppf(1e-4, 20, 0.9)  # skewed: 90 % is what is asked
 
 
 def test_results_depend_on_the_seed_alone():
@@ -254,7 +262,7 @@ def test_the_callers_module_stays_as_it_was():
     assert module.training
     assert next(module.parameters()).dtype == torch.float32
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())
-    assert found["mean_degree"].value == pytest.approx(1.0)  # no dropout
+    assert found.values[2:] == pytest.approx(0.0, abs=1e-12)  # affine: no dropout
 
 
 @pytest.fixture(scope="module")
