@@ -9,6 +9,7 @@ with the same normals, and for even J with every point its antithetic one.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,18 @@ class Plan:
         """Rings in all."""
         return self.n_blocks * self.block_size
 
+    def chunks(self) -> Iterator[tuple[slice, int]]:
+        """Return which blocks are evaluated at once, and how many rings of each, in order."""
+        together = self.chunk_size // self.block_size
+        if together:
+            for first in range(0, self.n_blocks, together):
+                yield slice(first, min(first + together, self.n_blocks)), self.block_size
+            return
+        for block in range(self.n_blocks):
+            for done in range(0, self.block_size, self.chunk_size):
+                count = min(self.chunk_size, self.block_size - done)
+                yield slice(block, block + 1), count
+
     @classmethod
     def within(cls, n_rings: int, n_angles: int, dims: tuple[int, int], max_memory: float) -> Plan:
         """Return the plan of at least ``n_rings`` rings in so many bytes.
@@ -77,8 +90,8 @@ class Plan:
                 f"{latent} inputs and {outputs} outputs, got {max_memory / 2**20:g} MiB"
             )
         size = math.ceil(n_rings / min(MOST_BLOCKS, most))
-        chunk = min(size, int(max_memory / 2 / ring))
-        return cls(n_angles, math.ceil(n_rings / size), size, max(1, chunk))
+        chunk = int(max_memory / 2 / ring)
+        return cls(n_angles, math.ceil(n_rings / size), size, chunk)
 
 
 @dataclass(frozen=True)
@@ -139,12 +152,9 @@ def sum_rings(
         If a value or a derivative is NaN or infinite.
     """
     work = _RingWork(function, mean, std, plan)
-    for block in range(plan.n_blocks):
-        left = plan.block_size
-        while left:
-            count = min(left, plan.chunk_size)
-            work.add(block, generator.standard_normal((count, 2, len(mean))))
-            left -= count
+    for blocks, count in plan.chunks():
+        shape = (blocks.stop - blocks.start, count, 2, len(mean))
+        work.add(blocks, generator.standard_normal(shape))
     return work.sums()
 
 
@@ -167,36 +177,37 @@ class _RingWork:
         self._power = torch.zeros((plan.n_blocks, plan.n_angles // 2 + 1), **self._options)
         self._jacobian = torch.zeros(plan.n_blocks, **self._options)
 
-    def add(self, block: int, normals: np.ndarray) -> None:
-        """Evaluate rings (count, 2, m) and add them to a block."""
+    def add(self, blocks: slice, normals: np.ndarray) -> None:
+        """Evaluate rings (blocks, count, 2, m) and add them to their blocks."""
         pair = torch.as_tensor(normals, **self._options)
         points = self._mean + self._std * (self._circle @ pair)
-        values = self._function(points.flatten(0, 1)).unflatten(0, points.shape[:2])
+        values = self._function(points.flatten(0, 2)).unflatten(0, points.shape[:3])
         if self._shift is None:
-            self._shift = values.mean((0, 1))
+            self._shift = values.mean((0, 1, 2))
         waves = self._fourier @ (values - self._shift)
-        squares = waves.square().sum(2)
-        self._means[block] += waves[:, 0].sum(0)
-        self._first[block] += waves[:, 1].T @ pair[:, 0] + waves[:, 2].T @ pair[:, 1]
+        squares = waves.square().sum((1, 3))
+        self._means[blocks] += waves[:, :, 0].sum(1)
+        for order in (0, 1):  # cos θ and sin θ
+            self._first[blocks] += waves[:, :, 1 + order].mT @ pair[:, :, order]
         # the rows: constant, cos and sin of each frequency in turn, the alternating one
-        self._power[block, 0] += squares[:, 0].sum()
-        self._power[block, -1] += squares[:, -1].sum()
-        self._power[block, 1:-1] += 2 * squares[:, 1:-1].unflatten(1, (-1, 2)).sum((0, 2))
-        self._jacobian[block] += self._derivatives(points, pair)
+        self._power[blocks, 0] += squares[:, 0]
+        self._power[blocks, -1] += squares[:, -1]
+        self._power[blocks, 1:-1] += 2 * squares[:, 1:-1].unflatten(1, (-1, 2)).sum(2)
+        self._jacobian[blocks] += self._derivatives(points, pair)
 
     def _derivatives(self, points: Tensor, pair: Tensor) -> Tensor:
-        """Return the sum over rings of the mean of σ²‖J‖_F² over some points of each."""
+        """Return for each block the sum over rings of the mean of σ²‖J‖_F² over some points."""
         places = torch.arange(DERIVATIVE_POINTS) * (self._plan.n_angles // DERIVATIVE_POINTS)
-        chosen = points[:, places].flatten(0, 1)
+        chosen = points[:, :, places].flatten(0, 2)
         function = self._function
         if uses_exact_jacobian(function):
-            total = self._std**2 * function.squared_jacobian_norm(chosen).sum()
+            found = self._std**2 * function.squared_jacobian_norm(chosen)
         else:
             cosine, sine = self._circle[places].T
             across = torch.stack([-sine, cosine], 1) @ pair  # independent of the points
-            directions = self._std * across.flatten(0, 1)
-            total = function.directional(chosen, directions).square().sum()
-        return total / DERIVATIVE_POINTS
+            directions = self._std * across.flatten(0, 2)
+            found = function.directional(chosen, directions).square().sum(1)
+        return found.unflatten(0, (len(points), -1)).sum(1) / DERIVATIVE_POINTS
 
     def sums(self) -> RingSums:
         """Return the means by block."""

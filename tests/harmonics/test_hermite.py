@@ -112,6 +112,29 @@ def test_unbiased_estimates_have_the_right_mean():
         assert abs(deviation) < 4, quantity
 
 
+def test_random_directions_are_unbiased():
+    """Six orthogonal ridges in 64 dimensions: six times one ridge's numbers."""
+    tensor, function, slope, mean, std, _ = CASES["wave"]
+    truth = quantities(function, slope, mean, std)
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 6)))[0]
+    axes, centre = torch.tensor(basis), mean * basis.sum(axis=1)
+    found = [
+        hermite_spectrum(
+            lambda z: tensor(z @ axes), centre, std,
+            n_samples=128, random_state=seed, n_resamples=100, max_degree=2,
+        )
+        for seed in range(100)
+    ]  # fmt: skip
+    assert found[0].details["jacobian"] == "random directions"
+    for quantity in ("variance", "squared_mean", "jacobian_energy", "first_weight"):
+        values = np.array([item[quantity].value for item in found])
+        deviation = (values.mean() - 6 * truth[quantity]) / (values.std(ddof=1) / 10)
+        assert abs(deviation) < 4, quantity
+    degree = truth["mean_degree"]
+    hits = sum(s["mean_degree"].lower <= degree <= s["mean_degree"].upper for s in found)
+    assert hits >= stats.binom.ppf(1e-4, 100, 0.95)
+
+
 def test_errors_shrink_as_the_root_of_the_samples():
     _, function, slope, mean, std, _ = CASES["step"]
     truth = quantities(function, slope, mean, std)
