@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from harmonicvae import names, processes
 from harmonicvae.cli import main
+from harmonicvae.study import StudyPlan
 from harmonicvae.tracking import groups, keys, reaping, runs, sessions, stores, training
 from harmonicvae.tracking.sessions import ModelRun
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
@@ -175,20 +176,9 @@ def test_ctrl_c_in_training_keeps_a_checkpoint_that_the_next_start_goes_on_from(
 def test_an_interrupted_evaluation_does_not_repeat_the_finished_ones(store, monkeypatch):
     from harmonicvae.tracking import jobs
 
-    study = [
-        "study",
-        "--together",
-        "false",
-        "--epochs",
-        "1",
-        "--seeds",
-        "1",
-        "--n-jobs",
-        "1",
-        "--encoder-std",
-        "1,0.5",
-    ]
-    study += ["--input-noise-std", "0", "--radii", "1", "--attack-images", "1"]
+    light = {names.EVALUATOR_MAX_DAMAGE: {"radii": (1.0,), "n_images": 1, "methods": ("linear",)}}
+    monkeypatch.setattr(StudyPlan, "evaluators", lambda plan: light)
+    study = ["study", *SWEEP[1:], "--epochs", "1", "--encoder-std", "1,0.5"]
     real, done = jobs._evaluate, []
 
     def second_is_interrupted(job):
@@ -204,8 +194,7 @@ def test_an_interrupted_evaluation_does_not_repeat_the_finished_ones(store, monk
     assert done == ["sinc-e1-n0-s1", "interrupted", "sinc-e0.5-n0-s1"]
     results = store / "harmonicvae-results" / "sinc"
     interrupted = {
-        file: (results / file).read_bytes()
-        for file in (names.FILE_SWEEP, names.FILE_ATTACKS, names.FILE_MARGINS)
+        file: (results / file).read_bytes() for file in (names.FILE_SWEEP, names.FILE_ATTACKS)
     }
     assert len(found_runs()) == 3
     monkeypatch.setattr(jobs, "_evaluate", real)
