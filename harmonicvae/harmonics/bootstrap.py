@@ -71,6 +71,32 @@ def distinct_products(gram: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (total - squares @ np.diag(gram)) / pairs
 
 
+def standard_errors(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the standard error of the mean that each resample itself would state.
+
+    Parameters
+    ----------
+    values : ndarray of shape (B, k)
+        Of every unit, B ≥ 2.
+    weights : ndarray of shape (r, B)
+        From :func:`resampling_weights`.
+
+    Returns
+    -------
+    ndarray of shape (r, k)
+
+    Examples
+    --------
+    >>> standard_errors(np.array([[1.0], [3.0]]), np.ones((1, 2)))
+    array([[1.]])
+    """
+    count = len(values)
+    centred = values - values.mean(axis=0)
+    mean = weights @ centred / count
+    variance = np.maximum(weights @ centred**2 / count - mean**2, 0.0)
+    return np.sqrt(variance / (count - 1))
+
+
 def expanded_levels(n_units: int, confidence: float) -> tuple[float, float]:
     """Return the quantiles of the resamples that make an interval of a given level.
 

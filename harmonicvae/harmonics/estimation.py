@@ -13,6 +13,7 @@ from harmonicvae.harmonics.bootstrap import (
     estimate,
     percentile_interval,
     resampling_weights,
+    standard_errors,
 )
 from harmonicvae.harmonics.power import NO_VARIANCE
 from harmonicvae.harmonics.rings import RingSums
@@ -40,6 +41,8 @@ class Resampled:
     ----------
     power : ndarray of shape (1 + r, J/2 + 1)
         Cosine coefficients of the stability curve, without ‖E g‖².
+    spread : ndarray of shape (1 + r, J/2 + 1)
+        Standard errors of ``power`` as each resample itself would state them.
     squared_mean, jacobian, first : ndarray of shape (1 + r,)
         ‖E g‖², σ²E‖J‖_F² and W_1.
     size : float
@@ -47,6 +50,7 @@ class Resampled:
     """
 
     power: np.ndarray
+    spread: np.ndarray
     squared_mean: np.ndarray
     jacobian: np.ndarray
     first: np.ndarray
@@ -73,6 +77,7 @@ def resample(sums: RingSums, setting: Setting, generator: np.random.Generator) -
     power[:, 0] -= centre
     return Resampled(
         power=power,
+        spread=standard_errors(sums.power, weights),
         squared_mean=centre + weights @ sums.shifted_mean / n_blocks,
         jacobian=weights @ sums.jacobian / n_blocks,
         first=distinct_products(sums.first_gram, weights),
@@ -108,8 +113,13 @@ def average(
         values = np.stack([getattr(sample, name) for sample in samples])
         return np.tensordot(weights, values[:, 0], 1) if population else values.mean(axis=0)
 
+    spreads = np.stack([sample.spread for sample in samples])
+    own = np.stack([sample.power[0] for sample in samples])
     averaged = Resampled(
         power=mean("power"),
+        spread=standard_errors(own, weights * count)
+        if population
+        else np.sqrt((spreads**2).sum(axis=0)) / count,
         squared_mean=mean("squared_mean"),
         jacobian=mean("jacobian"),
         first=mean("first"),
@@ -140,9 +150,8 @@ def to_spectrum(
     """
     variance = sample.power.sum(axis=1)
     varies = bool(variance[0] > NO_VARIANCE * sample.size)
-    _, _, errors = percentile_interval(sample.power[1:], n_units, setting.confidence)
     level = setting.confidence
-    fit = fit_weights(sample.power * varies, errors, setting.max_degree, level)
+    fit = fit_weights(sample.power * varies, sample.spread * varies, setting.max_degree, level)
     squared_mean = estimate(sample.squared_mean, n_units, level, "unbiased")
     shared: dict[str, Any] = {
         "status": "estimate" if varies else "degenerate",

@@ -98,8 +98,9 @@ def fit_weights(
     ----------
     coefficients : ndarray of shape (r, J/2 + 1)
         A_n without ‖E g‖², one row a resample, the original sample first.
-    errors : ndarray of shape (J/2 + 1,)
-        Standard error of each coefficient: residuals are divided by it.
+    errors : ndarray of shape (r, J/2 + 1)
+        Their standard errors, as every resample states them: residuals are divided by those
+        of the original sample.
     max_degree : int
         K ≥ 1.
     confidence : float
@@ -120,8 +121,9 @@ def fit_weights(
     about J/4 equations each (even and odd degrees), columns scaled to length 1.
 
     An interval is the range of a weight over all non-negative spectra whose coefficients lie in
-    a joint band around the measured ones: z standard errors wide (of the logarithm, for
-    frequencies ≥ 1), z the quantile of the largest deviation of a resample over all frequencies.
+    a joint band around the measured ones (bootstrap-t: quantiles of the largest deviation of a
+    resample over all frequencies, in its own standard errors, of the logarithm for frequencies
+    ≥ 1).
     It so covers what the curve leaves open as well as the sampling error, and is wider than the
     percentiles of the resampled fits; each end is one linear program.
 
@@ -132,7 +134,7 @@ def fit_weights(
     Examples
     --------
     >>> curve = design_matrix(np.array([1.0, 3.0]), 16) @ np.array([[2.0], [0.5]])
-    >>> found = fit_weights(np.repeat(curve.T, 2, axis=0), np.full(9, 1e-6), 4, 0.95)
+    >>> found = fit_weights(np.repeat(curve.T, 2, axis=0), np.full((2, 9), 1e-6), 4, 0.95)
     >>> found.weights[0].round(6), found.tail.round(6)
     (array([2. , 0. , 0.5, 0. ]), array([0., 0.]))
     """
@@ -143,14 +145,15 @@ def fit_weights(
     lower, upper = np.zeros((2, max_degree + 1))
     largest = float(np.abs(coefficients[0]).max())
     if largest > 0:
-        rounding = np.full(len(errors), _ROUNDING**2 * largest)
+        rounding = np.full(errors.shape[1], _ROUNDING**2 * largest)
         rounding[0] = _ROUNDING * largest  # a difference; the others are sums of squares
         data = np.where(np.abs(coefficients) > rounding, coefficients, 0.0)
-        trust = 1.0 / np.maximum(errors, _FLOOR * largest)
-        band = _joint_band(data, 1.0 / trust, confidence)
+        errors = np.maximum(errors, _FLOOR * largest)
+        trust = 1.0 / errors[0]
+        band = _joint_band(data, errors, confidence)
         even = np.array([k > 0 if np.isinf(k) else k % 2 == 0 for k in degrees])
         for parity, columns in ((0, even), (1, ~even)):
-            rows = np.arange(len(errors)) % 2 == parity
+            rows = np.arange(len(trust)) % 2 == parity
             scaled = design[np.ix_(rows, columns)] * trust[rows, None]
             found[:, columns] = _solve(scaled, data[:, rows] * trust[rows])
             fitted = scaled @ found[0, columns]
@@ -173,15 +176,19 @@ def _goals(degrees: np.ndarray, max_degree: int) -> list[tuple[int, np.ndarray]]
 def _joint_band(data: np.ndarray, errors: np.ndarray, confidence: float) -> np.ndarray:
     """Return the ends (2, J/2 + 1) of a band that holds all true coefficients at once.
 
-    Mean powers (frequencies ≥ 1) that exceed two standard errors are compared by their
-    logarithm, which is less skewed.
+    Bootstrap-t: deviations of a resample over its own standard error.  Mean powers (frequencies
+    ≥ 1) that exceed two standard errors are compared by their logarithm, which is less skewed.
     """
     estimate = data[0]
-    powers = (estimate > 2 * errors) & (np.arange(len(estimate)) > 0)
-    scale = np.where(powers, errors / np.where(powers, estimate, 1.0), errors)
-    moved = np.where(powers, np.log(np.maximum(data, 1e-300)), data)
-    z = np.quantile((np.abs(moved[1:] - moved[0]) / scale).max(axis=1), confidence)
-    ends = np.stack([moved[0] - z * scale, moved[0] + z * scale])
+    powers = (estimate > 2 * errors[0]) & (np.arange(len(estimate)) > 0)
+    positive = np.where(powers, np.maximum(data, 1e-9 * estimate), 1.0)
+    scale = np.where(powers, errors / positive, errors)
+    moved = np.where(powers, np.log(positive), data)
+    deviations = (moved[1:] - moved[0]) / scale[1:]
+    tail = (1 + confidence) / 2
+    above = np.quantile(deviations.max(axis=1), tail)
+    below = np.quantile(-deviations.min(axis=1), tail)
+    ends = np.stack([moved[0] - above * scale[0], moved[0] + below * scale[0]])
     return np.where(powers, np.exp(np.where(powers, ends, 0.0)), ends)
 
 
