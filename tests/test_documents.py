@@ -29,7 +29,10 @@ def test_the_import_contracts_hold():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("step", ["train", "sweep", "lipschitz", "attack", "report", "compare"])
+STEPS = ["train", "sweep", "lipschitz", "attack", "harmonics", "report", "compare"]
+
+
+@pytest.mark.parametrize("step", STEPS)
 def test_every_step_is_a_project_with_the_main_projects_parameters(step):
     main = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
     path = ROOT / "mlflow_projects" / step / "MLproject"
