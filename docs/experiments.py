@@ -92,6 +92,16 @@ def render() -> str:
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     if (benchmarks / "tightness.csv").exists():
         parts.append(_tightness(pd.read_csv(benchmarks / "tightness.csv")))
+    for name, section in (
+        ("sweeps", _sweeps),
+        ("together", _together),
+        ("harmonics", _harmonics),
+        ("conv_training", _conv_training),
+        ("conv_norms", _conv_norms),
+    ):
+        path = benchmarks / f"{name}.json"
+        if path.exists():
+            parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     return "\n".join(parts)
 
 
@@ -313,6 +323,136 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _sweeps(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of sweeps."""
+    rows = [
+        {
+            "backend": row["backend"],
+            "one worker": f"{row['seconds_one_worker']:.1f} s",
+            "two workers": f"{row['seconds_two_workers']:.1f} s",
+            "speed-up": f"{row['speed_up']:.2f}",
+            "of each round": ", ".join(f"{ratio:.2f}" for ratio in row["speed_ups"]),
+        }
+        for row in figures["rows"]
+    ]
+    first = figures["rows"][0]
+    return f"""
+## A sweep in one and in two workers
+
+```sh
+python benchmarks/sweeps.py --epochs {first["epochs"]} --rounds {first["rounds"]}
+```
+
+{_markdown(rows)}
+
+Whole sweeps of {first["models"]} sinc models of {first["epochs"]} epochs, one thread a worker,
+with starting the workers, storing and registering; {figures["machine"]["cores"]} cores, load before
+the start {figures["machine"]["load_before"]}.
+"""
+
+
+def _together(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of models trained together."""
+    rows = [
+        {
+            "data": row["dataset"],
+            "models": str(row["models"]),
+            "a stack": str(row["models_a_stack"]),
+            "rows": str(row["rows"]),
+            "epochs": str(row["epochs"]),
+            "threads": str(row["threads"]),
+            "sequential / together, wall": f"{row['ratio']:.3f}",
+            "processor time": f"{row['processor_time_ratio']:.3f}",
+            "largest difference of weights": f"{_largest(row):.1e}",
+        }
+        for row in figures["runs"]
+    ]
+    return f"""
+## Models trained together
+
+```sh
+python benchmarks/together.py --help
+```
+
+{_markdown(rows)}
+
+Medians of ratios within rounds; differences relative to the largest weight of a tensor. `auto`
+trains together where a stack holds at least two models. No GPU was at hand: unmeasured there.
+"""
+
+
+def _largest(row: dict[str, Any]) -> float:
+    return max(row["largest_relative_difference"]["weights"])
+
+
+def _harmonics(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of the harmonic analysis."""
+    rows = [
+        {
+            "case": row["case"],
+            "samples": str(row["samples"]),
+            "GFLOP": f"{row['gflop_counted']:.0f}",
+            "seconds": f"{row['seconds']:.1f}",
+            "peak MiB": f"{row['peak_mib']:.0f}",
+            "of these before": f"{row['before_mib']:.0f}",
+            "threads": str(row["threads"]),
+        }
+        for row in figures["cases"]
+    ]
+    return f"""
+## Harmonic analysis
+
+```sh
+python benchmarks/harmonics.py --json results/benchmarks/harmonics.json
+```
+
+{_markdown(rows)}
+"""
+
+
+def _conv_training(figures: dict[str, Any]) -> str:
+    """Return the section of the training benchmark of convolutions."""
+    return f"""
+## Training convolutions
+
+```sh
+python benchmarks/conv_training.py --data-dir DIR --rounds {figures["rounds"]} \\
+  --rows {figures["rows"]} --json results/benchmarks/conv_training.json
+```
+
+ConvHarmonicVAE over a bare loop of the same network:
+{figures["conv_harmonicvae_over_bare"]:.3f}; over a channels-first loop of the same maps:
+{figures["conv_harmonicvae_over_usual"]:.3f} (medians of {figures["rounds"]} rounds,
+{figures["rows"]} images of CIFAR10, {figures["threads"]} thread); peak memory
+{figures["peak_memory_gib"]:.2f} GiB.
+"""
+
+
+def _conv_norms(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of certified norms of convolutions."""
+    rows = [
+        {
+            "image": f"{row['side']} × {row['side']}",
+            "layer": f"{row['part']} {row['layer']}",
+            "matrix": f"{row['outputs']} × {row['inputs']}",
+            "certified norm": f"{row['certified']:.6g}",
+            "over the reference − 1": f"{row['over_reference'] - 1:.1e}",
+            "reference": row["reference"],
+            "seconds": f"{row['seconds']:.2f}",
+        }
+        for row in figures["layers"]
+    ]
+    return f"""
+## Certified norms of convolutions
+
+```sh
+python benchmarks/conv_norms.py --data-dir DIR --json results/benchmarks/conv_norms.json
+```
+
+{_markdown(rows)}
+"""
 
 
 def main() -> None:
