@@ -54,7 +54,9 @@ def open_store(experiment: str | None = None, tracking_uri: str | None = None) -
         mlflow.set_tracking_uri(tracking_uri)
     uri = mlflow.get_tracking_uri()
     try:
-        with _store_lock(uri):
+        with _store_lock(uri) as database:
+            if database is not None and not database.exists():
+                _create_database(database)
             client = MlflowClient(uri)
             experiment_id = _experiment_id(client, experiment)
             name = client.get_experiment(experiment_id).name
@@ -69,15 +71,31 @@ def open_store(experiment: str | None = None, tracking_uri: str | None = None) -
 
 
 @contextmanager
-def _store_lock(uri: str) -> Iterator[None]:
-    """Let one process at a time open a sqlite store: two creating its tables break."""
+def _store_lock(uri: str) -> Iterator[Path | None]:
+    """Let one process at a time open a sqlite store: two creating its tables break.
+
+    Yields its file; None for a store of another kind.
+    """
     if not uri.startswith("sqlite:///") or ":memory:" in uri:
-        yield
+        yield None
         return
     path = Path(uri.removeprefix("sqlite:///").split("?")[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=300):
-        yield
+        yield path
+
+
+def _create_database(path: Path) -> None:
+    """Create a store's tables aside, then put the file in place.
+
+    MLflow creates them in many steps and cannot go on with a file that holds only some: a
+    process killed half-way would leave a store that nobody can open.
+    """
+    for former in path.parent.glob(f".{path.name}.*.new*"):
+        former.unlink(missing_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    MlflowClient(f"sqlite:///{aside.absolute()}").search_experiments()
+    os.replace(aside, path)
 
 
 def public_uri(uri: str) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -156,6 +157,25 @@ def store(tmp_path, monkeypatch):
     mlflow.set_tracking_uri(uri)
     yield tmp_path
     mlflow.set_tracking_uri(before)
+
+
+def test_a_store_whose_creation_was_killed_is_created_anew(store):
+    code = (
+        "import os, signal, threading, time; from harmonicvae.tracking import stores;"
+        "import sqlalchemy.engine.base as base; real = base.Connection.execute; calls = []\n"
+        "def execute(self, *a, **k):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 60: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return real(self, *a, **k)\n"
+        "base.Connection.execute = execute\n"
+        "stores.open_store('x')"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(store.glob(".mlflow.db.*.new"))  # it was on its way
+    opened = stores.open_store("x")
+    assert runs.create_run(opened, "a", "model")
+    assert not list(store.glob(".mlflow.db.*"))
 
 
 @pytest.mark.parametrize(
