@@ -16,7 +16,7 @@ from harmonicvae import names
 from harmonicvae.exceptions import StorageError
 from harmonicvae.tracking import runs
 from harmonicvae.tracking.specs import DataSpec, StoreSpec
-from harmonicvae.tracking.storage import client_of, in_clear_words
+from harmonicvae.tracking.storage import client_of, in_clear_words, say_it_once
 
 
 @dataclass(kw_only=True)
@@ -52,6 +52,7 @@ def prepare_process(store: StoreSpec, threads: int | None) -> None:
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # one progress line, ours
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     mlflow.set_tracking_uri(store.tracking_uri)
+    say_it_once()
     if threads is not None:
         torch.set_num_threads(threads)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import random
 import time
@@ -148,6 +149,19 @@ def storage_problem(error: BaseException) -> str | None:
         if isinstance(link, (requests.ConnectionError, ConnectionError)):
             return f"the MLflow server cannot be reached; start it again; {_CONTINUE}"
     return None
+
+
+def say_it_once() -> None:
+    """Keep MLflow from logging, with a traceback, the trouble that we put into words."""
+    logger = logging.getLogger("mlflow.store.db.utils")
+    if _unsaid not in logger.filters:
+        logger.addFilter(_unsaid)
+
+
+def _unsaid(record: logging.LogRecord) -> bool:
+    """Tell whether a log record is about something else than known trouble."""
+    error = record.exc_info[1] if record.exc_info else None
+    return error is None or storage_problem(error) is None
 
 
 _LOCKED = "database is locked"

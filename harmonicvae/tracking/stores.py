@@ -15,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from harmonicvae.exceptions import HarmonicVAEError, TrackingError
 from harmonicvae.tracking.specs import StoreSpec
+from harmonicvae.tracking.storage import say_it_once
 
 DEFAULT_EXPERIMENT = "harmonicvae"
 
@@ -53,6 +54,7 @@ def open_store(experiment: str | None = None, tracking_uri: str | None = None) -
     if tracking_uri:
         mlflow.set_tracking_uri(tracking_uri)
     uri = mlflow.get_tracking_uri()
+    say_it_once()
     try:
         with _store_lock(uri) as database:
             if database is not None and not database.exists():
