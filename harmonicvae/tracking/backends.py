@@ -167,7 +167,7 @@ def _run_dask(
         _look_at_workers(client)
         futures = {client.submit(_run_alone, function, job, pure=False): job for job in jobs}
         try:
-            for future in distributed.as_completed(list(futures)):
+            for future in distributed.as_completed(list(futures), loop=client.loop):
                 if future.status == "error" and isinstance(
                     future.exception(), distributed.scheduler.KilledWorker
                 ):

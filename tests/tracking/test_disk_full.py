@@ -29,10 +29,10 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def sweep(folder, store, output):
+def sweep(store, output):
     return subprocess.run(
         [sys.executable, "-m", "harmonicvae", *SWEEP, "--output", str(output)],
-        cwd=folder,
+        cwd=store,  # models are stored below it
         env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store / 'mlflow.db'}"},
         capture_output=True,
         text=True,
@@ -45,14 +45,14 @@ def sweep(folder, store, output):
 def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path, small_disk, full):
     store = small_disk if full == "store" else tmp_path
     output = small_disk / "out" if full == "checkpoints" else tmp_path / "out"
-    first = sweep(tmp_path, store, output)
+    first = sweep(store, output)
     assert first.returncode == 1, first.stderr
     assert "no room left on the disk" in first.stderr
     assert "repeat the command to continue" in first.stderr
     assert "Traceback" not in first.stderr
     enlarge = ["mount", "-o", "remount,size=300m", str(small_disk)]
     subprocess.run(enlarge, check=True)
-    again = sweep(tmp_path, store, output)
+    again = sweep(store, output)
     assert again.returncode == 0, again.stderr
     client = MlflowClient(f"sqlite:///{store / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("harmonicvae").experiment_id

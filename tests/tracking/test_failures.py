@@ -69,7 +69,9 @@ def test_a_dead_worker_loses_its_own_job_only(store):
     opened = stores.open_store("dead")
     labels = ["a", "b", "mortal", "c", "mortal too", "d"]
     tasks = [Task(label, runs.create_run(opened, label, "model"), opened) for label in labels]
-    run = Backend(n_jobs=2).run(die_or_return, tasks, lambda task: parallel._lost(opened, task))
+    run = Backend(n_jobs=2).run(
+        die_or_return, tasks, lambda task: parallel._lost_evaluation(opened, task)
+    )
     outcomes = {item.model: item for item in run}
     assert set(outcomes) == set(labels)
     for label, outcome in outcomes.items():

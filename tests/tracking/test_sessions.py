@@ -347,8 +347,8 @@ def test_an_interrupted_group_ends_as_if_nothing_had_happened(
 def test_a_model_that_diverges_fails_alone_in_its_group(store, monkeypatch):
     real = ModelSpec.estimator
 
-    def noisy(self, **options):
-        estimator = real(self, **options)
+    def noisy(self, *shape, **options):
+        estimator = real(self, *shape, **options)
         return estimator.set_params(input_noise_std=1e38 if self.encoder_std == 0.5 else 0.0)
 
     monkeypatch.setattr(ModelSpec, "estimator", noisy)
