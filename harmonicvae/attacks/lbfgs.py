@@ -109,7 +109,7 @@ def refine(
     history = _History(memory)
     best = BestOnPaths(now, value, n_steps)
     failures = torch.zeros_like(best.step)
-    length = _first_length(problem, slope, first)
+    longest = length = _first_length(problem, slope, first)
     direction = length * slope
     for step in range(1, n_steps + 1):
         scale = torch.where(failures > 0, _SHORTER ** failures.double(), 1.0).to(now)
@@ -126,7 +126,9 @@ def refine(
         history.forget(lost)
         failures = torch.where(lost, 0, failures)
         shortened = torch.where(lost[..., None], _SHORTER**_PATIENCE * length, length)
-        length = torch.where(pick, length, shortened)
+        # a rise takes a shortening back: else a few of them would end the path for good
+        regained = torch.minimum(length / _SHORTER**_PATIENCE, longest)
+        length = torch.where(pick, regained, shortened)
         newton = history.times(slope, length)
         direction = torch.where(pick | lost[..., None], newton, direction)
     return best

@@ -16,7 +16,7 @@ from harmonicvae.attacks.starts import mixed_starts
 #: First step of the refinement, in radii.
 _SMALL_STEP = 0.05
 #: Steps of L-BFGS from the single best point, and the curvature pairs it keeps.
-_LAST_STEPS, _LAST_MEMORY = 90, 20
+_LAST_STEPS, _LAST_MEMORY = 60, 20
 #: Starts that the power method is tried from, and its steps.
 _POWER_STARTS, _POWER_STEPS = 4, 10
 
@@ -48,7 +48,7 @@ class Portfolio(MultiStart):
     Notes
     -----
     What decides is how many regions are searched, not how long: most of the steps of a long
-    search from one start are lost on a local maximum. Cost by default about 3,000 gradient
+    search from one start are lost on a local maximum. Cost by default about 2,950 gradient
     evaluations an input; ``best_restart`` is 0 for the point refined
     last, else one more than the rank among those refined before.
 
