@@ -330,6 +330,7 @@ def _sweeps(figures: dict[str, Any]) -> str:
     rows = [
         {
             "backend": row["backend"],
+            "epochs": str(row["epochs"]),
             "one worker": f"{row['seconds_one_worker']:.1f} s",
             "two workers": f"{row['seconds_two_workers']:.1f} s",
             "speed-up": f"{row['speed_up']:.2f}",
@@ -337,18 +338,19 @@ def _sweeps(figures: dict[str, Any]) -> str:
         }
         for row in figures["rows"]
     ]
-    first = figures["rows"][0]
+    first, last = figures["rows"][0], figures["rows"][-1]
     return f"""
 ## A sweep in one and in two workers
 
 ```sh
 python benchmarks/sweeps.py --epochs {first["epochs"]} --rounds {first["rounds"]}
+python benchmarks/sweeps.py --epochs {last["epochs"]} --rounds {last["rounds"]} --backend loky
 ```
 
 {_markdown(rows)}
 
-Whole sweeps of {first["models"]} sinc models of {first["epochs"]} epochs, one thread a worker,
-with starting the workers, storing and registering; {figures["machine"]["cores"]} cores, load before
+Whole sweeps of {first["models"]} sinc models, one thread a worker, with starting the workers,
+storing and registering; {figures["machine"]["cores"]} cores, load before
 the start {figures["machine"]["load_before"]}.
 """
 
