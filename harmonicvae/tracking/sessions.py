@@ -12,6 +12,7 @@ from harmonicvae import names
 from harmonicvae.exceptions import TrackingError
 from harmonicvae.processes import describe, is_alive, this_process
 from harmonicvae.tracking import registry, runs
+from harmonicvae.tracking.keys import TRAINING_CODE, code_version
 from harmonicvae.tracking.reaping import heartbeat, reap
 from harmonicvae.tracking.specs import ModelSpec, StoreSpec
 from harmonicvae.tracking.storage import client_of
@@ -198,6 +199,7 @@ def _scheduled_run(store: StoreSpec, spec: ModelSpec, key: str) -> str:
         names.TAG_MODEL: spec.name,
         names.TAG_DATASET: spec.dataset,
         names.TAG_KEY: key,
+        names.TAG_CODE: code_version(TRAINING_CODE),
     }
     run_id = runs.create_run(store, spec.name, "model", tags)
     client_of(store).update_run(run_id, status="SCHEDULED")
