@@ -312,6 +312,7 @@ FILE_MARGINS = "margins.csv"
 FILE_SPECTRA = "spectra.csv"
 FILE_HARMONICS = "harmonics.csv"
 FILE_LOAD = "load.csv"
+FILE_DISCREPANCY = "discrepancy.csv"  # what each error of the reproduction does
 
 # --- tables of a scikit-learn search -----------------------------------------
 CANDIDATE = "candidate"  # row of cv_results.csv

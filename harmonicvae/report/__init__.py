@@ -6,6 +6,7 @@ Matplotlib is imported when a report is written, not before.
 
 from pathlib import Path
 
+from harmonicvae.report.discrepancy import discrepancy_table
 from harmonicvae.report.tables import (
     attack_table,
     bounds_table,
@@ -18,18 +19,21 @@ from harmonicvae.report.tables import (
     training_table,
 )
 from harmonicvae.report.terminal import summarise
+from harmonicvae.report.trends import trend_table
 
 __all__ = [
     "attack_table",
     "bounds_table",
     "collapse_table",
     "configuration_table",
+    "discrepancy_table",
     "format_mean_sd",
     "lipschitz_table",
     "summarise",
     "to_html",
     "to_terminal",
     "training_table",
+    "trend_table",
     "write_report",
 ]
 

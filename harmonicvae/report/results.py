@@ -48,6 +48,8 @@ class Results:
         The optional tables; without columns where the file is missing or unreadable.
     problems : dict
         File name to the reason why its table is empty.
+    discrepancy : DataFrame
+        discrepancy.csv, which docs/discrepancy.py adds; without columns where there is none.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Results:
     spectra: pd.DataFrame
     load: pd.DataFrame
     problems: dict[str, str] = field(default_factory=dict)
+    discrepancy: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -134,6 +137,7 @@ def load_results(folder: str | Path) -> Results:
         spectra=_read_optional(folder / names.FILE_SPECTRA, problems),
         load=_read_optional(folder / names.FILE_LOAD, problems),
         problems=problems,
+        discrepancy=_read_optional(folder / names.FILE_DISCREPANCY, {}),
     )
 
 

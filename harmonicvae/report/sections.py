@@ -13,6 +13,7 @@ from harmonicvae.report.configurations import (
     select_models,
     study_columns,
 )
+from harmonicvae.report.discrepancy import discrepancy_table
 from harmonicvae.report.drawing import has_values
 from harmonicvae.report.harmonic_tables import harmonic_table
 from harmonicvae.report.margin_tables import margin_table
@@ -26,6 +27,7 @@ from harmonicvae.report.summary import (
     failure_lines,
     summary_parts,
 )
+from harmonicvae.report.trends import trend_table
 from harmonicvae.report.writer import Writer
 
 SLOPE_NOTE = (
@@ -44,9 +46,11 @@ def build_sections(writer: Writer) -> dict[str, str]:
         "Training": _training,
         "Reconstructions": reconstruction_parts,
         "Lipschitz constants": _lipschitz,
+        "Discrepancy": _discrepancy,
         "Attacks": _attacks,
         "Margins": _margins,
         "Harmonics": _harmonics,
+        "Trends": _trends,
         "Collapse": _collapse,
         "Machine load": _load,
         "Definitions": lambda writer: definition_parts(writer.results),
@@ -136,6 +140,40 @@ def _lipschitz(writer: Writer) -> Iterator[str]:
         yield markup.paragraph(f"No single bounds: {error}", "note")
         return
     yield writer.table("bounds", bounds, "What each method guarantees, and its cost", row_headers=3)
+
+
+def _discrepancy(writer: Writer) -> Iterator[str]:
+    results = writer.results
+    if results.discrepancy.empty:
+        return
+    try:
+        table = discrepancy_table(results.discrepancy)
+    except InputError as error:
+        yield markup.paragraph(f"No factors: {error}", "note")
+        return
+    yield markup.paragraph(
+        "What each error of the reproduction does to the reported constant, one at a time: the "
+        "value with it over the value without. Done right: LipSDP-Neuron with a sigmoid's own "
+        "slope range [0, ¼]. Both of evaluation: slope 1 and single matrices on the right "
+        "models. All errors: those of training too."
+    )
+    yield writer.table(
+        "discrepancy", table, "The reproduction's constants taken apart", row_headers=4
+    )
+
+
+def _trends(writer: Writer) -> Iterator[str]:
+    models = writer.results.models
+    table = trend_table(models) if len(models) else pd.DataFrame()
+    if table.empty:
+        return
+    yield markup.paragraph(
+        "The study's claim: the decoder's quantities fall as σ_enc grows, the encoder's as σ_N "
+        "grows. In order: seeds in which the quantity falls at every step of σ. Largest σ over "
+        "smallest: geometric mean over seeds with Student's 95 % interval of its logarithm; "
+        "below 1 it falls. Bounds are bounds of the constant, not the constant."
+    )
+    yield writer.table("trends", table, "Does a quantity fall as the noise grows?", row_headers=3)
 
 
 def _unsound(table: pd.DataFrame) -> Iterator[str]:
