@@ -69,9 +69,7 @@ for (encoder_std, vae), color, marker in zip(
     models.items(), ("#D55E00", "#0072B2"), "so", strict=True
 ):
     limits = bound(vae.encoder_), bound(vae.decoder_)
-    results = attack(
-        vae.encoder_, vae.decoder_, test[:32], radii, bounds=limits, random_state=0
-    )
+    results = attack(vae.encoder_, vae.decoder_, test[:32], radii, bounds=limits, random_state=0)
     damage = [result.damage.max() for result in results]
     certified = np.array(radii) * limits[0].value * limits[1].value
     label = rf"$\sigma_{{enc}}$ = {encoder_std:g}"

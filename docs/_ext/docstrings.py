@@ -20,10 +20,7 @@ def escape_bars(
 
     Examples are left alone, and so is what stands in double backquotes.
     """
-    lines[:] = [
-        line if re.match(r"\s*(>>>|\.\.\.)", line) else _escaped(line)
-        for line in lines
-    ]
+    lines[:] = [line if re.match(r"\s*(>>>|\.\.\.)", line) else _escaped(line) for line in lines]
 
 
 def _escaped(line: str) -> str:
@@ -35,7 +32,7 @@ def skip_member(
     app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out what scikit-learn, torch, … bring, and aliases of tuples, which have no text."""
-    if isinstance(obj, GenericAlias):
+    if isinstance(obj, GenericAlias) and obj.__origin__ is tuple:
         return True
     home = getattr(obj, "__module__", None)
     if what == "class" and isinstance(home, str) and not home.startswith("harmonicvae"):
