@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import sys
 import warnings
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from PIL import Image, ImageOps
 from sphinx.application import Sphinx
 from sphinx_gallery.sorting import ExplicitOrder
 
@@ -112,8 +114,10 @@ def store_thumbnails(app: Sphinx) -> None:
     folder = HERE / "_thumbnails"
     folder.mkdir(exist_ok=True)
     for path in sorted((HERE / "notebooks").glob("*.ipynb")):
-        picture = next(iter(pictures(nbformat.read(path, as_version=4))))
-        (folder / f"{path.stem}.png").write_bytes(base64.b64decode(picture))
+        first = base64.b64decode(pictures(nbformat.read(path, as_version=4))[0])
+        picture = Image.open(io.BytesIO(first)).convert("RGB")
+        padded = ImageOps.pad(picture, (400, 280), color="white")  # the gallery's own size
+        padded.save(folder / f"{path.stem}.png")
 
 
 def pictures(notebook: Any) -> list[str]:

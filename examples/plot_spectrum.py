@@ -34,7 +34,7 @@ for axes, omega in zip(panels, (1.0, 2.0), strict=True):
         degrees, found.values, reach, fmt="o", color="#0072B2", capsize=3, label="estimate, 95 %"
     )
     mean_degree = found["mean_degree"]
-    axes.set_title(f"cos({omega:g}z): mean degree {mean_degree.value:.2f}")
+    axes.set_title(f"cos(ωz), ω = {omega:g}: mean degree {mean_degree.value:.2f}")
     axes.set_xlabel("degree k")
 panels[0].set_ylabel("weight $W_k$")
 panels[0].legend()

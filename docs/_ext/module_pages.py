@@ -1,6 +1,6 @@
 """Reference of every module, a page for each package, written before the site is read.
 
-The names that docs/api/index.md lists have pages of their own and are left out here, where
+The names that the pages in docs/api/ list have pages of their own and are left out here, where
 they are reached by the same path.
 """
 
@@ -15,13 +15,14 @@ from sphinx.application import Sphinx
 import harmonicvae
 
 HERE = Path(__file__).resolve().parent.parent
-#: A public name in docs/api/index.md.
+#: A public name in docs/api/*.md.
 LISTED = re.compile(r"^ +(harmonicvae\.[\w.]+)$", re.MULTILINE)
 
 
 def listed_names() -> set[str]:
     """Return the names that have pages of their own."""
-    return set(LISTED.findall((HERE / "api" / "index.md").read_text(encoding="utf-8")))
+    pages = (HERE / "api").glob("*.md")
+    return {name for path in pages for name in LISTED.findall(path.read_text(encoding="utf-8"))}
 
 
 def module_names() -> list[str]:
@@ -32,13 +33,7 @@ def module_names() -> list[str]:
 
 
 def page_name(module: str) -> str:
-    """Return the page of a module: its package's, or "top" for those in none.
-
-    Examples
-    --------
-    >>> page_name("harmonicvae.lipschitz.sdp.conic"), page_name("harmonicvae.network")
-    ('lipschitz', 'top')
-    """
+    """Return the page of a module: its package's, or "top" for those in none."""
     parts = module.split(".")
     packages = {info.name for info in pkgutil.iter_modules(harmonicvae.__path__) if info.ispkg}
     return parts[1] if parts[1] in packages else "top"
