@@ -27,9 +27,9 @@ import torch
 
 from harmonicvae import load_cifar10, load_sinc, names
 from harmonicvae.exceptions import CollapseWarning
+from harmonicvae.machine import machine
 from harmonicvae.models import HarmonicVAE, fit_together, pays_together
 from harmonicvae.models.groups import stack_size
-from harmonicvae.study import machine
 
 RESULT = Path(__file__).parents[1] / "results" / "benchmarks" / "together.json"
 #: The study's columns and one more, each with three seeds: 18 models.

@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_study(verbs.add_parser("study", help="train, register, bound, attack, report"))
     _add_study(verbs.add_parser("sweep", help="train and register the study's grid only"))
     _add_train(verbs.add_parser("train", help="train and register one model"))
+    _add_register(verbs.add_parser("register", help="store models that were trained elsewhere"))
     _add_lipschitz(verbs.add_parser("lipschitz", help="bound a stored model's constants"))
     _add_attack(verbs.add_parser("attack", help="attack a stored model"))
     _add_harmonics(verbs.add_parser("harmonics", help="measure a stored model's spectra"))
@@ -171,7 +172,10 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
         help="true trains models of one shape as one program; auto: where it is faster",
     )
     parser.add_argument(
-        "--reuse", default="true", help="false trains anew what other sweeps have finished"
+        "--reuse",
+        default="true",
+        help="false trains anew what other sweeps have finished; any also takes what other code "
+        "or another device has trained with the same data and parameters",
     )
     parser.add_argument(
         "--reproduction-errors", default="none", help="errors of the reproduction to make"
@@ -189,6 +193,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", default="", help="that of the quick study without")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("--reproduction-errors", default="none", help="errors to make on purpose")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_register(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser, "register")
+    parser.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help="written by harmonicvae.save_estimator"
+    )
+    _add_data(parser, "sinc")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

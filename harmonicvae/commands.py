@@ -27,6 +27,7 @@ from harmonicvae.reproduction import (
 )
 from harmonicvae.result_folder import check_output, check_report_output
 from harmonicvae.tracking import steps, stores
+from harmonicvae.tracking.adoption import adopt
 from harmonicvae.tracking.backends import BACKENDS, Backend
 from harmonicvae.tracking.groups import TOGETHER
 from harmonicvae.tracking.max_damage_evaluator import OBJECTIVE_CHOICES
@@ -111,6 +112,7 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
     check_reproduction_errors(errors)
     device = str(check_device(parsed.device))
     small = data.name == names.SINC and device == "cpu"
+    reuse = check.choice("reuse", parsed.reuse, ("true", "false", "any"))
     plan = study.StudyPlan(
         data=data,
         preset=preset,
@@ -128,7 +130,8 @@ def study_plan(parsed: argparse.Namespace) -> study.StudyPlan:
         ),
         model=check.choice("model", parsed.model, MODELS),
         together=check.choice("together", parsed.together, TOGETHER),
-        reuse=check.choice("reuse", parsed.reuse, ("true", "false")) == "true",
+        reuse=reuse != "false",
+        any_code=reuse == "any",
         reproduction_errors=errors,
     )
     return replace(plan, **_given(parsed))
@@ -185,6 +188,17 @@ def train(parsed: argparse.Namespace) -> int:
     device = str(check_device(parsed.device))
     outcome = steps.train_one(spec, data, experiment=parsed.experiment or None, device=device)
     return _print_outcome(outcome, parsed.json)
+
+
+def register(parsed: argparse.Namespace) -> int:
+    """Store and register models that were trained elsewhere."""
+    data = data_spec(parsed)
+    with in_clear_words():
+        for folder in parsed.folders:
+            path = Path(folder).expanduser()
+            outcome = adopt(path, data, experiment=parsed.experiment or None)
+            _print_outcome(outcome, parsed.json)
+    return 0
 
 
 def _encoder_std(text: str) -> float | str:

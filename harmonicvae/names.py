@@ -20,6 +20,9 @@ INPUT_NOISE_STD = "input_noise_std"
 SEED = "seed"
 EPOCHS = "epochs"
 PARAMETER_COLUMNS = (MODEL, DATASET, ENCODER_STD, INPUT_NOISE_STD, SEED, EPOCHS)
+# what trained it (columns of models.csv)
+CODE = "code"
+DEVICE = "device"
 
 # --- per-epoch metrics (MLflow metrics with step, columns of history.csv) ----
 EPOCH = "epoch"
@@ -233,6 +236,8 @@ TAG_STUDY_RUN = "harmonicvae.study_run"
 TAG_PARENT = "mlflow.parentRunId"
 TAG_KEY = "harmonicvae.key"  # content key of a model, or of a whole sweep
 TAG_CODE = "harmonicvae.code"  # version of the code behind the key
+TAG_SETTING = "harmonicvae.setting"  # key of data and parameters, whatever trained the model
+TAG_DEVICE = "harmonicvae.device"  # "cpu", or the name of the GPU that trained a model
 TAG_TRAINED = "harmonicvae.trained"  # URI of the stored model, once all of it is stored
 TAG_EVALUATED = "harmonicvae.evaluated"  # key of the last complete evaluation
 TAG_OWNER = "harmonicvae.owner"  # host:pid:start of the process that works on a run

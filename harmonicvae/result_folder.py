@@ -23,6 +23,8 @@ FILES = (
     names.FILE_BOUNDS,
     names.FILE_ATTACKS,
     names.FILE_MARGINS,
+    names.FILE_SPECTRA,
+    names.FILE_HARMONICS,
     names.FILE_LOAD,
     names.FILE_REPORT,
 )

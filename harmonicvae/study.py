@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ import pandas as pd
 
 from harmonicvae import names
 from harmonicvae._version import __version__
+from harmonicvae.machine import machine
 from harmonicvae.models.parameters import check_device
 from harmonicvae.progress import StudyProgress
 from harmonicvae.report import write_report
@@ -25,7 +24,7 @@ from harmonicvae.result_folder import WRITTEN_BY, building, check_output
 from harmonicvae.tracking import parallel
 from harmonicvae.tracking.backends import Backend
 from harmonicvae.tracking.jobs import Evaluation, Outcome, load_split
-from harmonicvae.tracking.keys import sweep_key, training_key
+from harmonicvae.tracking.keys import setting_key, sweep_key, training_key
 from harmonicvae.tracking.load import MachineLoad
 from harmonicvae.tracking.specs import DataSpec, ModelSpec, StoreSpec
 from harmonicvae.tracking.stores import public_uri
@@ -75,6 +74,9 @@ class StudyPlan:
         Whether models of one shape are trained as one program; "auto" where it is faster.
     reuse : bool
         Whether models of other sweeps with the same content key are taken over.
+    any_code : bool
+        Whether models of the same data and parameters are taken over that other code or
+        another device has trained; the columns "code" and "device" of models.csv say which.
     reproduction_errors : tuple of str
         Training switches and "slope_one".
     """
@@ -91,6 +93,7 @@ class StudyPlan:
     backend: Backend = field(default_factory=Backend)
     together: str = "auto"
     reuse: bool = True
+    any_code: bool = False
     model: str = "mlp"
     reproduction_errors: tuple[str, ...] = ()
 
@@ -162,6 +165,8 @@ class StudyInput:
     train, validation : Bunch
     model_keys : tuple of str
         Content key of each model, in the order of :meth:`StudyPlan.specs`.
+    settings : tuple of str
+        The same of data and parameters alone.
     key : str
         Of the whole study.
     """
@@ -169,6 +174,7 @@ class StudyInput:
     train: Any
     validation: Any
     model_keys: tuple[str, ...]
+    settings: tuple[str, ...]
     key: str
 
 
@@ -194,8 +200,12 @@ def load_input(plan: StudyPlan, *, evaluate: bool = True) -> StudyInput:
     digests = {"train": train.digest, "validation": validation.digest}
     device = str(check_device(plan.device))
     model_keys = tuple(training_key(spec, digests, device) for spec in plan.specs())
-    key = sweep_key(model_keys, plan.evaluators() if evaluate else None, EVALUATION_ROWS)
-    return StudyInput(train=train, validation=validation, model_keys=model_keys, key=key)
+    settings = tuple(setting_key(spec, digests) for spec in plan.specs())
+    decided_by = settings if plan.any_code else model_keys
+    key = sweep_key(decided_by, plan.evaluators() if evaluate else None, EVALUATION_ROWS)
+    return StudyInput(
+        train=train, validation=validation, model_keys=model_keys, settings=settings, key=key
+    )
 
 
 def run_study(
@@ -304,7 +314,15 @@ def _measure(
     )
     with MachineLoad(folder / names.FILE_LOAD) as load, progress:
         load.phase = "training"
-        found, trained = parallel.train_all(specs, data.model_keys, plan.data, store, execution)
+        found, trained = parallel.train_all(
+            specs,
+            data.model_keys,
+            plan.data,
+            store,
+            execution,
+            settings=data.settings,
+            any_code=plan.any_code,
+        )
         parallel.drop_checkpoints(execution.checkpoints)
         load.phase = "evaluation"
         evaluated = []
@@ -414,22 +432,4 @@ def _describe(
         "tracking_uri": public_uri(store.tracking_uri),
         "command": command,
         "reproduction_errors": list(plan.reproduction_errors),
-    }
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """Return the machine and the versions that results depend on."""
-    import psutil
-    import torch
-
-    chosen = device
-    if device == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "python": sys.version.split()[0],
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if chosen.startswith("cuda") else "cpu",
     }

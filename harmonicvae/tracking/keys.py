@@ -130,15 +130,42 @@ def training_key(spec: ModelSpec, digests: Mapping[str, str], device: str) -> st
     The number of threads is left out: it may change the last bits of a result, not
     what the result is.
     """
-    parameters = {key: str(value) for key, value in spec.parameters().items()}
     return content_key(
         {
-            "data": dict(digests),
-            "parameters": parameters,
+            **_setting(spec, digests),
             "code": code_version(TRAINING_CODE),
             "device": device.split(":")[0],
         }
     )
+
+
+def setting_key(spec: ModelSpec, digests: Mapping[str, str]) -> str:
+    """Return the key of what a model is trained on and how, whatever code or device does it.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+    digests : mapping of str
+        Split to digest of the data set.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> spec = ModelSpec(dataset="sinc", encoder_std=0.5, input_noise_std=0.0, seed=7,
+    ...                  epochs=1, latent_dim=1)
+    >>> setting_key(spec, {}) == training_key(spec, {}, "cpu")
+    False
+    """
+    return content_key(_setting(spec, digests))
+
+
+def _setting(spec: ModelSpec, digests: Mapping[str, str]) -> dict[str, Any]:
+    parameters = {key: str(value) for key, value in spec.parameters().items()}
+    return {"data": dict(digests), "parameters": parameters}
 
 
 def evaluation_key(model_key: str, evaluators: Mapping[str, Any], n_points: int) -> str:

@@ -59,10 +59,12 @@ def read_trained(store: StoreSpec, run_id: str, spec: ModelSpec) -> Outcome:
     Outcome
         Row of models.csv, history, first reconstructions; without ``model_uri``.
     """
-    metrics = client_of(store).get_run(run_id).data.metrics
+    logged = client_of(store).get_run(run_id).data
     parameters = spec.parameters()
     row = {key: parameters[key] for key in names.PARAMETER_COLUMNS}
-    row |= {key: metrics[key] for key in TRAINED_METRICS}
+    row |= {key: logged.metrics[key] for key in TRAINED_METRICS}
+    row |= {names.CODE: logged.tags.get(names.TAG_CODE, "")}
+    row |= {names.DEVICE: logged.tags.get(names.TAG_DEVICE, "")}
     paths = (names.ARTIFACT_HISTORY, names.ARTIFACT_RECONSTRUCTIONS)
     with tempfile.TemporaryDirectory() as folder:
         history, arrays = (_content(run_id, path, folder) for path in paths)

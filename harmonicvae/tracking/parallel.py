@@ -73,6 +73,9 @@ def train_all(
     data: DataSpec,
     store: StoreSpec,
     execution: Execution,
+    *,
+    settings: Sequence[str] | None = None,
+    any_code: bool = False,
 ) -> tuple[list[ModelRun], list[Outcome]]:
     """Train all models that are not trained yet, and register each when it is done.
 
@@ -85,6 +88,9 @@ def train_all(
     store : StoreSpec
         Its parent run becomes the parent of all.
     execution : Execution
+    settings : sequence of str or None, default=None
+    any_code : bool, default=False
+        As for :func:`harmonicvae.tracking.sessions.model_runs`.
 
     Returns
     -------
@@ -107,7 +113,14 @@ def train_all(
     try:
         for name in sorted({spec.registered_name for spec in specs}):
             registry.ensure_registered_model(store, name)
-        for item in sessions.model_runs(store, list(specs), list(keys), reuse=execution.reuse):
+        for item in sessions.model_runs(
+            store,
+            list(specs),
+            list(keys),
+            settings=None if settings is None else list(settings),
+            reuse=execution.reuse,
+            any_code=any_code,
+        ):
             found.append(item)
         sessions.note_reused(store, found)
         by_run = {item.run_id: item for item in found}

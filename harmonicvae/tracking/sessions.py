@@ -113,7 +113,13 @@ class ModelRun:
 
 
 def model_runs(
-    store: StoreSpec, specs: list[ModelSpec], keys: list[str], *, reuse: bool = True
+    store: StoreSpec,
+    specs: list[ModelSpec],
+    keys: list[str],
+    *,
+    settings: list[str] | None = None,
+    reuse: bool = True,
+    any_code: bool = False,
 ) -> Iterator[ModelRun]:
     """Yield the run of every model: a finished one, one to go on with, or a new one.
 
@@ -124,8 +130,13 @@ def model_runs(
     specs : list of ModelSpec
     keys : list of str
         Content key of each.
+    settings : list of str or None, default=None
+        Key of data and parameters of each, for a tag of new runs; needed with ``any_code``.
     reuse : bool, default=True
         False takes up only runs of this very sweep.
+    any_code : bool, default=False
+        Whether a model that other code or another device has trained with the same data and
+        parameters is taken where there is none of ours.
 
     Yields
     ------
@@ -136,14 +147,19 @@ def model_runs(
     Unfinished runs of earlier starts become runs of this sweep.  A run that only the
     answer of a dying server made twice is deleted.
     """
-    for spec, key in zip(specs, keys):
-        usable = _usable(store, key, reuse)
+    for spec, key, setting in zip(specs, keys, settings or [""] * len(keys)):
+        usable = _usable(store, names.TAG_KEY, key, reuse)
+        if any_code and not any(map(_trained, usable)):
+            others = _usable(store, names.TAG_SETTING, setting, reuse)
+            usable = list(filter(_trained, others)) or usable
         if not usable:
-            yield ModelRun(spec=spec, key=key, run_id=_scheduled_run(store, spec, key))
+            run_id = _scheduled_run(store, spec, key, setting)
+            yield ModelRun(spec=spec, key=key, run_id=run_id)
             continue
         chosen = usable[0]
+        key = chosen.data.tags[names.TAG_KEY]
         _delete_twins(store, chosen, usable[1:])
-        trained = chosen.data.tags.get(names.TAG_TRAINED, "")
+        trained = _trained(chosen)
         parent = chosen.data.tags.get(names.TAG_PARENT)
         foreign = bool(trained) and parent != store.parent_run_id and _is_settled(store, parent)
         run_id = chosen.info.run_id
@@ -152,10 +168,15 @@ def model_runs(
         yield ModelRun(spec=spec, key=key, run_id=run_id, model_uri=trained, foreign=foreign)
 
 
-def _usable(store: StoreSpec, key: str, reuse: bool) -> list[Any]:
+def _trained(run: Any) -> str:
+    """Return the URI of a run's stored model; "" if there is none yet."""
+    return run.data.tags.get(names.TAG_TRAINED, "")
+
+
+def _usable(store: StoreSpec, tag: str, key: str, reuse: bool) -> list[Any]:
     """Return the runs of a model that nobody works on, trained ones first, new ones first."""
     found = client_of(store).search_runs(
-        [store.experiment_id], f"tags.`{names.TAG_KEY}` = '{key}'", order_by=["start_time DESC"]
+        [store.experiment_id], f"tags.`{tag}` = '{key}'", order_by=["start_time DESC"]
     )
     usable = []
     for run in found:
@@ -164,7 +185,7 @@ def _usable(store: StoreSpec, key: str, reuse: bool) -> list[Any]:
         busy = run.info.status in _OPEN and not ours  # the dead ones are reaped by now
         if not busy and (reuse or ours) and tags.get(names.TAG_ROLE) == "model":
             usable.append(run)
-    return sorted(usable, key=lambda run: not run.data.tags.get(names.TAG_TRAINED))
+    return sorted(usable, key=lambda run: not _trained(run))
 
 
 def _delete_twins(store: StoreSpec, chosen: Any, others: list[Any]) -> None:
@@ -193,12 +214,13 @@ def _take_over(store: StoreSpec, run: Any) -> None:
         runs.finish(store, run_id)
 
 
-def _scheduled_run(store: StoreSpec, spec: ModelSpec, key: str) -> str:
+def _scheduled_run(store: StoreSpec, spec: ModelSpec, key: str, setting: str = "") -> str:
     """Create a model's run in state SCHEDULED; the driver alone creates runs."""
     tags = {
         names.TAG_MODEL: spec.name,
         names.TAG_DATASET: spec.dataset,
         names.TAG_KEY: key,
+        names.TAG_SETTING: setting,
         names.TAG_CODE: code_version(TRAINING_CODE),
     }
     run_id = runs.create_run(store, spec.name, "model", tags)

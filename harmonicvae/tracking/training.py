@@ -15,6 +15,7 @@ import numpy as np
 
 from harmonicvae import names
 from harmonicvae.exceptions import CollapseWarning, InputError, StorageError
+from harmonicvae.machine import machine
 from harmonicvae.models import EpochHook, HarmonicVAE
 from harmonicvae.models.checkpoints import read_checkpoint
 from harmonicvae.tracking import registry, runs
@@ -181,6 +182,7 @@ def describe(job: Job, train: Any) -> None:
     store, run_id = job.store, job.run_id
     runs.log_parameters(store, run_id, job.spec.parameters())
     client_of(store).set_tag(run_id, names.TAG_DATA, job.data.to_json())
+    client_of(store).set_tag(run_id, names.TAG_DEVICE, machine(job.device)["device"])
     runs.log_dataset(store, run_id, train, "training")
     runs.log_json(store, run_id, runs.environment(), "environment.json")
 
