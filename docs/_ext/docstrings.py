@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pydoc import locate
 from types import GenericAlias
 from typing import Any
 
@@ -45,11 +46,13 @@ def resolve_bare_name(
 ) -> Element | None:
     """Find a name that a docstring gives without its module: the nearest of that name.
 
-    "Nearest" shares the longest path with the place it is named in; of several the shortest.
+    So is one with a module that it may be imported from but is not described in. "Nearest" shares the longest path with the place it is named in; of several the shortest.
     """
     if node.get("refdomain") != "py":
         return None
     target = node["reftarget"].lstrip("~.")
+    if target.startswith("harmonicvae.") and locate(target) is not None:
+        target = target.rpartition(".")[2]
     domain = env.domains.python_domain
     place = (node.get("py:module") or "").split(".")
     found = [name for name in domain.objects if name.endswith(f".{target}")]
