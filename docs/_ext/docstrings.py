@@ -46,7 +46,8 @@ def resolve_bare_name(
 ) -> Element | None:
     """Find a name that a docstring gives without its module: the nearest of that name.
 
-    So is one with a module that it may be imported from but is not described in. "Nearest" shares the longest path with the place it is named in; of several the shortest.
+    So is one with a module that it may be imported from but is not described in. "Nearest" shares
+    the longest path with the place it is named in; of several it is the shortest.
     """
     if node.get("refdomain") != "py":
         return None
