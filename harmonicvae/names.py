@@ -31,6 +31,7 @@ TRAIN_RECONSTRUCTION = "train_squared_error"
 TRAIN_KL = "train_kl"
 VALID_LOSS = "valid_loss"
 EPOCH_SECONDS = "epoch_seconds"
+#: Columns of a history, one row an epoch.
 HISTORY_COLUMNS = (EPOCH, TRAIN_LOSS, TRAIN_RECONSTRUCTION, TRAIN_KL, VALID_LOSS, EPOCH_SECONDS)
 
 # --- metrics of a trained model ----------------------------------------------

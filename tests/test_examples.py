@@ -1,8 +1,10 @@
-"""Every notebook in examples/ runs from a clean folder, shows pictures and leaves nothing."""
+"""Every example runs from a clean folder, shows pictures, prints no warning and leaves nothing."""
 
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -11,6 +13,19 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+SCRIPTS = sorted((ROOT / "examples").glob("plot_*.py"))
+#: Runs a script; instead of showing its figures it draws and counts them.
+SHOWN = """
+import runpy, sys
+import matplotlib
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+plt.show = lambda: None
+runpy.run_path(sys.argv[1])
+for number in plt.get_fignums():
+    plt.figure(number).canvas.draw()
+print("figures:", len(plt.get_fignums()))
+"""
 
 
 @pytest.fixture
@@ -26,8 +41,25 @@ def kernel_environment(monkeypatch):
             monkeypatch.delenv(name)
 
 
-def test_there_are_notebooks():
+def test_there_are_examples():
     assert NOTEBOOKS
+    assert SCRIPTS
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_script_runs(path, tmp_path, kernel_environment):
+    done = subprocess.run(
+        [sys.executable, "-c", SHOWN, str(path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    assert int(done.stdout.rpartition("figures:")[2]) >= 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

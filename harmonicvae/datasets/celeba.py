@@ -85,12 +85,14 @@ def load_celeba(
         data : ScaledImages or ndarray of float32, shape (n, 12288), values in [−1, 1]
             Flattened height × width × channels, so that
             ``data[0].reshape(image_shape)`` is an image with its channels last.
-        image_shape : (64, 64, 3)
+        image_shape : tuple of int
+            (64, 64, 3).
         scaling : dict
             minimum 0 and maximum 255: data = 2·(raw − minimum)/(maximum − minimum) − 1.
         missing : int
             Rows of the list that were passed over because their image is absent.
-        name, split, layout, digest (SHA-256 of the bytes), DESCR
+        name, split, layout, digest, DESCR : str
+            The digest is the SHA-256 of the bytes.
 
     Raises
     ------

@@ -59,10 +59,12 @@ def load_cifar10(
             ``data[0].reshape(image_shape)`` is an image with its channels last.
         target : ndarray of int64, shape (n,)
             Class, 0 to 9; ``target_names`` has the names.
-        image_shape : (32, 32, 3)
+        image_shape : tuple of int
+            (32, 32, 3).
         scaling : dict
             minimum 0 and maximum 255: data = 2·(raw − minimum)/(maximum − minimum) − 1.
-        name, split, layout, digest (SHA-256 of the bytes), DESCR
+        name, split, layout, digest, DESCR : str
+            The digest is the SHA-256 of the bytes.
 
     Raises
     ------

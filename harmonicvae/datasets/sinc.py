@@ -44,11 +44,13 @@ def load_sinc(
     Bunch
         data : ndarray of float32, shape (n, 2·n_points), values in [−1, 1]
             Reshape to (n, n_points, 2): [..., 0] is f, [..., 1] is t.
-        image_shape : (n_points, 2)
+        image_shape : tuple of int
+            (n_points, 2).
         scaling : dict
             minimum and maximum of the unscaled f of the training split; only f is
             scaled, f_scaled = 2·(f − minimum)/(maximum − minimum) − 1.
-        name, split, layout, digest (SHA-256 of ``data``), DESCR
+        name, split, layout, digest, DESCR : str
+            The digest is the SHA-256 of ``data``.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Sparse matrices of convolutions, paddings and poolings, entry by entry exact.
 
-Samples are flat vectors in C order of (channels, *sizes), as torch and ONNX flatten
+Samples are flat vectors in C order of ``(channels, *sizes)``, as torch and ONNX flatten
 them. Weights are copied into the matrices, never multiplied or added.
 """
 
@@ -113,7 +113,7 @@ def _check_channels(weight: np.ndarray, channels: int, groups: int, layer: str) 
 def _unroll(
     weight: np.ndarray, groups: int, coarse: Shape, fine: Shape, window: Window
 ) -> csr_array:
-    """Return the matrix from (groups·in, *fine) to (out, *coarse).
+    """Return the matrix from ``(groups·in, *fine)`` to ``(out, *coarse)``.
 
     Its entry is ``weight[o, i, tap]`` where, along each axis, the position in ``fine``
     is position in ``coarse`` × stride − before + tap × dilation, within the groups.
@@ -147,10 +147,10 @@ def convolution(
 
     Parameters
     ----------
-    weight : ndarray of shape (out_channels, channels / groups, *kernel)
+    weight : ndarray of shape (out_channels, channels / groups, ...)
     bias : ndarray of shape (out_channels,)
     shape : tuple of int
-        (channels, *sizes) of one input.
+        ``(channels, *sizes)`` of one input.
     window : Window
         Kernel, stride, dilation and padding.
     groups : int
@@ -205,10 +205,10 @@ def transposed_convolution(
 
     Parameters
     ----------
-    weight : ndarray of shape (channels, out_channels / groups, *kernel)
+    weight : ndarray of shape (channels, out_channels / groups, ...)
     bias : ndarray of shape (out_channels,)
     shape : tuple of int
-        (channels, *sizes) of one input.
+        ``(channels, *sizes)`` of one input.
     window : Window
         Kernel, stride, dilation, and the padding that is cut off.
     output_padding : tuple of int
@@ -284,7 +284,7 @@ def average_pool(
     Parameters
     ----------
     shape : tuple of int
-        (channels, *sizes) of one input.
+        ``(channels, *sizes)`` of one input.
     window : Window
         Kernel, stride, dilation and padding.
     layer : str
@@ -353,7 +353,7 @@ def copying_pad(
     Parameters
     ----------
     shape : tuple of int
-        (channels, *sizes) of one input.
+        ``(channels, *sizes)`` of one input.
     before, after : sequence of int
         Entries added to the start and the end of each axis, ≥ 0.
     mode : str

@@ -1,4 +1,4 @@
-"""Results of a search as tables and metrics: curves of all folds, cv_results_ by candidate."""
+"""Results of a search as tables and metrics: curves of all folds, ``cv_results_`` by candidate."""
 
 from __future__ import annotations
 
