@@ -124,7 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"harmonicvae {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_study(verbs.add_parser("study", help="train, register, bound, attack, report"))
+    parser_of_study = verbs.add_parser("study", help="train, register, bound, attack, report")
+    _add_study(parser_of_study)
+    parser_of_study.add_argument(
+        "--check",
+        default="",
+        help="FOLDER of recorded results: do that study again, anew, and compare every number",
+    )
     _add_study(verbs.add_parser("sweep", help="train and register the study's grid only"))
     _add_train(verbs.add_parser("train", help="train and register one model"))
     _add_register(verbs.add_parser("register", help="store models that were trained elsewhere"))

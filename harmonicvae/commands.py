@@ -19,7 +19,9 @@ from harmonicvae.datasets import DATASETS
 from harmonicvae.exceptions import InputError, TrackingError
 from harmonicvae.lipschitz import METHODS
 from harmonicvae.models.parameters import check_device
-from harmonicvae.report import summarise, write_report
+from harmonicvae.report import summarise, to_terminal, write_report
+from harmonicvae.report.checking import compare_results, worst_by_quantity
+from harmonicvae.report.results import load_results
 from harmonicvae.reproduction import (
     LIPSCHITZ_ERRORS,
     TRAINING_ERRORS,
@@ -41,7 +43,10 @@ _DATA_OPTIONS: dict[str, dict[str, Any]] = {names.CELEBA: {"allow_missing": True
 
 def run_study(parsed: argparse.Namespace) -> int:
     """Run the study, or with the verb "sweep" its training part only."""
+    recorded = _recorded(parsed) if getattr(parsed, "check", "") else None
     plan = study_plan(parsed)
+    if recorded is not None:
+        plan = _as_recorded(plan, recorded)
     output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
     evaluate = parsed.verb == "study"
     with in_clear_words(), _saying_how_to_continue():
@@ -58,6 +63,64 @@ def run_study(parsed: argparse.Namespace) -> int:
                     f"{len(result.failures)} models failed, see above; repeat the command to "
                     "try them again"
                 )
+    return 0 if recorded is None else _compare(result, recorded)
+
+
+def _recorded(parsed: argparse.Namespace) -> Path:
+    """Return the folder of recorded results: the one given, or that of its preset and data set."""
+    given = Path(parsed.check).expanduser()
+    for folder in (given, given / parsed.preset / parsed.dataset):
+        if (folder / names.FILE_STUDY).is_file():
+            return folder
+    raise InputError(
+        f"check must name a folder of results, or one with {parsed.preset}/{parsed.dataset} in "
+        f"it, got {parsed.check!r}"
+    )
+
+
+def _as_recorded(plan: study.StudyPlan, recorded: Path) -> study.StudyPlan:
+    """Return the plan of a recorded study, trained anew."""
+    record = load_results(recorded).study
+    if record.get("dataset") != plan.data.name:
+        raise InputError(
+            f"{str(recorded)!r} records a study of {record.get('dataset')}; give "
+            f"--dataset {record.get('dataset')}"
+        )
+    try:
+        known: dict[str, Any] = {
+            "preset": record["preset"],
+            "epochs": int(record["epochs"]),
+            "seeds": tuple(int(seed) for seed in record["seeds"]),
+            "radii": tuple(map(float, record["radii"])),
+            "n_images": int(record["n_images"]),
+        }
+        for field, key in (
+            ("encoder_stds", "encoder_std"),
+            ("input_noise_stds", "input_noise_std"),
+        ):
+            if key in record:
+                known[field] = tuple(map(float, record[key]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{names.FILE_STUDY} of {str(recorded)!r} does not say how the study was run: {error!r}"
+        ) from error
+    return replace(plan, reuse=False, any_code=False, **known)
+
+
+def _compare(result: study.StudyResult, recorded: Path) -> int:
+    """Print how far the numbers are from those on record; 1 if one is further than allowed."""
+    compared = compare_results(result.folder, recorded)
+    worst = worst_by_quantity(compared)
+    print(f"\ncompared with {recorded}, largest relative difference over models:\n")
+    print(to_terminal(worst))
+    failed = compared[~compared["ok"]]
+    if len(failed):
+        print(f"\n{to_terminal(failed)}")
+        raise TrackingError(
+            f"{len(failed)} of {len(compared)} numbers differ from {str(recorded)!r} by more than "
+            "allowed, see above"
+        )
+    print(f"\nall {len(compared)} numbers agree")
     return 0
 
 
