@@ -31,7 +31,6 @@ EVALUATIONS = (
     ("lipsdp_neuron", "quarter"),
     ("lipsdp_neuron", "one"),
     ("lipsdp_layer", "quarter"),
-    ("lipsdp_layer", "one"),
     ("eclipse_fast", "quarter"),
     ("eclipse_fast", "one"),
     ("norm_product", "quarter"),

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import study_tables
 
 from harmonicvae import names
 from harmonicvae.report import summarise, to_terminal, training_table
@@ -45,6 +50,57 @@ COMMANDS = {
     "celeba": "mlflow run . --env-manager local -P dataset=celeba -P preset=quick "
     "-P data_dir=FOLDER",
 }
+
+_ELSEWHERE = """python docs/train_elsewhere.py export {name} FOLDER {further}# here
+python docs/train_elsewhere.py train FOLDER --parts 0 --device cuda      # where the GPU is
+harmonicvae register FOLDER/models/* --dataset {name} --data-dir DIR
+mlflow run . --env-manager local -P dataset={name} -P preset=paper -P data_dir=DIR \\
+  -P reuse=any {options}"""
+PAPER_COMMANDS = {
+    names.SINC: "mlflow run . --env-manager local -P preset=paper -P attack_images=16",
+    names.CIFAR10: _ELSEWHERE.format(
+        name=names.CIFAR10,
+        further="--data-dir DIR --further-std 0.2 0.1   ",
+        options="-P attack_images=16 \\\n  "
+        "-P encoder_std=1,0.5,0.2,0.1 -P input_noise_std=1,0.5,0.2,0.1,0",
+    ),
+    names.CELEBA: _ELSEWHERE.format(
+        name=names.CELEBA,
+        further="--data-dir DIR --epochs 1000   ",
+        options="-P attack_images=8 -P epochs=1000",
+    ),
+}
+
+DISCREPANCY = """
+## The reproduction's constants taken apart
+
+```sh
+python docs/train_elsewhere.py export DATASET FOLDER --data-dir DIR
+python docs/train_elsewhere.py train FOLDER --factors
+python docs/discrepancy.py FOLDER results/paper/DATASET/discrepancy.csv
+```
+
+Done right: LipSDP-Neuron with the sigmoid's slope range [0, ¼], geometric mean over seeds. Factors:
+the value with one error over the value without. All errors: trained with σ² for σ, noisy targets,
+shared noise and the wrong KL, bounded by single matrices with slope 1. "–": not measured, or no
+difference by construction.
+"""
+
+TABLE_4 = """
+## Table 4: the attack at many images, every σ
+
+```sh
+python docs/attack_study.py FOLDER results/paper/cifar10/table4.csv --data-dir DIR
+```
+
+Models of one seed; mean ± sd over validation images.
+
+"""
+
+SLIPS = """The model with σ_enc = 1 as the reproduction attacked its own: its encoder with another
+seed's decoder, images in [0, 1], rows and columns of each image exchanged:
+
+"""
 
 INTRODUCTION = """# Experiments
 
@@ -77,7 +133,8 @@ def collect(source: Path, target: Path) -> None:
 def render() -> str:
     """Return EXPERIMENTS.md."""
     parts = [INTRODUCTION]
-    parts += [_study(folder) for folder in sorted(RESULTS.glob("*/*")) if folder.is_dir()]
+    parts += list(_paper_studies())
+    parts += [_study(folder) for folder in sorted(RESULTS.glob("quick/*")) if folder.is_dir()]
     benchmarks = RESULTS / "benchmarks"
     for name, section in (("training", _training_benchmark), ("lipschitz", _lipschitz_benchmark)):
         path = benchmarks / f"{name}.json"
@@ -104,6 +161,59 @@ def render() -> str:
         if path.exists():
             parts.append(section(json.loads(path.read_text(encoding="utf-8"))))
     return "\n".join(parts)
+
+
+def _paper_studies() -> Iterator[str]:
+    """Return the sections of the studies of paper length, and of the discrepancy."""
+    found = study_tables.studies()
+    for name, results in found.items():
+        yield _paper_study(name, results)
+    apart = {name: results for name, results in found.items() if len(results.discrepancy)}
+    if apart:
+        yield DISCREPANCY
+        for name, results in apart.items():
+            epochs = int(results.discrepancy[names.EPOCHS].iloc[0])
+            yield f"### {study_tables.TITLES[name]}, {epochs} epochs\n"
+            yield study_tables.discrepancy(results) + "\n"
+    if study_tables.TABLE_4.exists():
+        yield TABLE_4 + study_tables.attacks() + "\n\n" + SLIPS
+        yield study_tables.attacks(variants=True) + "\n"
+
+
+def _paper_study(name: str, results: Any) -> str:
+    """Return the section of one study of paper length."""
+    study, machine = results.study, results.study["machine"]
+    minutes, seconds = divmod(round(study["wall_seconds"]), 60)
+    devices = sorted(set(results.models[names.DEVICE])) if names.DEVICE in results.models else []
+    images = study["n_images"]
+    return f"""
+## {study_tables.TITLES[name]}: tables 1–3, trends, harmonics
+
+```sh
+{PAPER_COMMANDS[name]}
+```
+
+{study["n_train"]} training and {study["n_validation"]} validation samples, {study["epochs"]}
+epochs, {len(study["seeds"])} seeds, {len(results.models)} models, trained on
+{", ".join(devices)}; evaluated in {minutes} min {seconds} s on {machine["cores"]} shared cores
+({images} attacked images a model). Data digest {study["data_digest"][:16]}.
+
+{study_tables.training(results)}
+
+ℓ2 Lipschitz constants, mean ± sd over seeds; both upper columns of LipSDP-Neuron and of the range
+propagation are certified:
+
+{study_tables.constants(results)}
+
+Does a quantity fall as the noise grows? Largest σ over smallest: geometric mean over seeds with
+Student's 95 % interval of its logarithm.
+
+{study_tables.trends(results)}
+
+Harmonic analysis, mean ± sd over seeds (sampled, no bounds):
+
+{study_tables.harmonics(results)}
+"""
 
 
 def _study(folder: Path) -> str:

@@ -1,0 +1,207 @@
+"""The study's tables as Markdown, from the files in results/paper alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harmonicvae import names
+from harmonicvae.report import (
+    discrepancy_table,
+    lipschitz_table,
+    training_table,
+    trend_table,
+)
+from harmonicvae.report.configurations import select_models, study_columns
+from harmonicvae.report.formatting import format_mean_sd, format_number, presentation
+from harmonicvae.report.harmonic_tables import harmonic_table
+from harmonicvae.report.reference import load_reference
+from harmonicvae.report.results import Results, load_results
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "results" / "paper"
+TITLES = {names.SINC: "sinc", names.CIFAR10: "CIFAR10", names.CELEBA: "CelebA"}
+TABLE_4 = STUDIES / names.CIFAR10 / "table4.csv"
+#: Columns of the tables of constants, in this order.
+_CONSTANTS = (
+    names.SIDE,
+    names.ENCODER_STD,
+    names.INPUT_NOISE_STD,
+    "n",
+    "lower",
+    "upper_lipsdp_neuron",
+    "upper_best",
+    "upper_eclipse_fast",
+    "upper_norm_product",
+    "paper",
+    "reproduction",
+)
+
+
+def studies() -> dict[str, Results]:
+    """Return the studies of paper length on record, by data set."""
+    return {
+        name: load_results(STUDIES / name)
+        for name in TITLES
+        if (STUDIES / name / names.FILE_STUDY).exists()
+    }
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table of texts as Markdown."""
+    lines = ["| " + " | ".join(map(str, table.columns)) + " |", "|" + "---|" * len(table.columns)]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def training(results: Results) -> str:
+    """Return the fit of each configuration."""
+    return markdown(presentation(training_table(results.models)))
+
+
+def constants(results: Results) -> str:
+    """Return lower and upper bounds of each cell beside the published values."""
+    table = lipschitz_table(results.models)
+    kept = [
+        column
+        for stem in _CONSTANTS
+        for column in (stem, f"{stem}_mean", f"{stem}_sd", f"{stem}_n")
+        if column in table
+    ]
+    shown = presentation(table[kept])
+    return markdown(shown.rename(columns={"upper: smallest": "upper: with range propagation"}))
+
+
+def trends(results: Results, quantities: tuple[str, ...] = ()) -> str:
+    """Return whether the quantities fall with σ."""
+    table = trend_table(results.models)
+    if quantities:
+        table = table[table["quantity"].isin(quantities)]
+    rows = [
+        {
+            "side": row[names.SIDE],
+            "quantity": row["quantity"],
+            "σ": f"{row['varied']}: {row['smallest']:g} → {row['largest']:g}",
+            "seeds in order": f"{row['in_order']} of {row['n']}",
+            "largest σ / smallest": f"{row['change']:.3g}",
+            "95 % interval": f"{row['change_low']:.2g} to {row['change_high']:.2g}",
+            "verdict": row["verdict"],
+        }
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def harmonics(results: Results) -> str:
+    """Return the harmonic analysis of each cell."""
+    return markdown(presentation(harmonic_table(results.models)))
+
+
+def discrepancy(results: Results) -> str:
+    """Return the factor of every error of the reproduction."""
+    table = discrepancy_table(results.discrepancy)
+    table = table[table["published"].notna()]
+    rows = []
+    for _, row in table.iterrows():
+        factor = {
+            "slope 1": row["slope_1"],
+            "single matrices": row["single_matrices"],
+            "layer form": row["layer_form"],
+            "σ² for σ": row["squared_std"],
+            "noisy target": row["noisy_target"],
+            "shared noise": row["shared_noise"],
+            "KL form": row["kl_form"],
+        }
+        rows.append(
+            {
+                "network": _cell(row),
+                "done right": format_number(row["right"]),
+                **{f"× {key}": _factor(value) for key, value in factor.items()},
+                "all errors": format_number(row["all_errors"]),
+                "reproduction (its seeds)": f"{format_number(row['published'])} "
+                f"({format_number(row['published_low'])}–{format_number(row['published_high'])})",
+                "reproduction / all errors": f"{row['left_over']:.2f}",
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _cell(row: Any) -> str:
+    if row[names.SIDE] == "decoder":
+        return f"decoder, σ_enc = {row[names.ENCODER_STD]:g}"
+    return f"encoder, σ_N = {row[names.INPUT_NOISE_STD]:g}"
+
+
+def _factor(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.3g}"
+
+
+def table_4() -> pd.DataFrame:
+    """Return the attack at many images: one row a configuration and radius, plain numbers."""
+    attacks = pd.read_csv(TABLE_4)
+    keys = ["variant", names.ENCODER_STD, names.INPUT_NOISE_STD, names.RADIUS]
+    measured = [
+        names.DAMAGE,
+        names.RELATIVE_DAMAGE,
+        names.DEGRADATION,
+        names.REPRODUCTION_DEGRADATION,
+    ]
+    groups = attacks.groupby(keys, sort=False)
+    table = groups[measured].agg(["mean", "std"])
+    table.columns = [f"{name}_{'sd' if part == 'std' else 'mean'}" for name, part in table.columns]
+    table.insert(0, "images", groups.size())
+    return table.reset_index()
+
+
+def attacks(variants: bool = False) -> str:
+    """Return table 4: every σ, or the reproduction's slips."""
+    table = table_4()
+    wanted = table["variant"] != "right" if variants else table["variant"] == "right"
+    rows = []
+    for _, row in table[wanted].iterrows():
+        first = {"variant": row["variant"]} if variants else {}
+        rows.append(
+            first
+            | {
+                "σ_enc": f"{row[names.ENCODER_STD]:g}",
+                "σ_N": f"{row[names.INPUT_NOISE_STD]:g}",
+                "C": f"{row[names.RADIUS]:g}",
+                "images": int(row["images"]),
+                "damage": _mean_sd(row, names.DAMAGE),
+                "damage / ‖g(p(x))‖": _mean_sd(row, names.RELATIVE_DAMAGE),
+                "degradation (authors')": _mean_sd(row, names.DEGRADATION),
+                "reproduction's formula": _mean_sd(row, names.REPRODUCTION_DEGRADATION),
+            }
+        )
+    return markdown(pd.DataFrame(rows))
+
+
+def _mean_sd(row: pd.Series, name: str) -> str:
+    return format_mean_sd(float(row[f"{name}_mean"]), float(row[f"{name}_sd"]))
+
+
+def identical(results: Results) -> dict[str, float] | None:
+    """Return how far two trainings of the shared configuration are apart, where it is on record."""
+    path = results.folder / "identical.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def cell(results: Results, side: str, std: float, noise: float, column: str) -> np.ndarray:
+    """Return one quantity of the models of one cell, a value a seed."""
+    chosen = select_models(results.models, (std, noise))
+    return chosen[column].to_numpy(dtype=float)
+
+
+def published(name: str) -> pd.DataFrame:
+    """Return the published constants of one data set."""
+    reference = load_reference()
+    return reference[(reference[names.DATASET] == name) & (reference["quantity"] == "lipschitz_l2")]
+
+
+def columns_of(results: Results) -> dict[str, list[Any]]:
+    """Return the cells of both columns."""
+    return study_columns(results.models)
