@@ -7,6 +7,7 @@ Matplotlib is imported when a report is written, not before.
 from pathlib import Path
 
 from harmonicvae.report.discrepancy import discrepancy_table
+from harmonicvae.report.findings import findings
 from harmonicvae.report.tables import (
     attack_table,
     bounds_table,
@@ -27,6 +28,7 @@ __all__ = [
     "collapse_table",
     "configuration_table",
     "discrepancy_table",
+    "findings",
     "format_mean_sd",
     "lipschitz_table",
     "summarise",

@@ -24,6 +24,17 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{style}>{html.escape(text)}</p>"
 
 
+def bullets(texts: Iterable[str]) -> str:
+    """Return a list of texts.
+
+    Examples
+    --------
+    >>> bullets(["a < b"])
+    '<ul><li>a &lt; b</li></ul>'
+    """
+    return f"<ul>{''.join(f'<li>{html.escape(text)}</li>' for text in texts)}</ul>"
+
+
 def heading(text: str) -> str:
     """Return a heading inside a section."""
     return f"<h3>{html.escape(text)}</h3>"

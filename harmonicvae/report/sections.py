@@ -15,6 +15,7 @@ from harmonicvae.report.configurations import (
 )
 from harmonicvae.report.discrepancy import discrepancy_table
 from harmonicvae.report.drawing import has_values
+from harmonicvae.report.findings import findings
 from harmonicvae.report.harmonic_tables import harmonic_table
 from harmonicvae.report.margin_tables import margin_table
 from harmonicvae.report.samples import attack_parts, reconstruction_parts
@@ -41,6 +42,7 @@ def build_sections(writer: Writer) -> dict[str, str]:
     """Return title → HTML of every section, in the order of the page."""
     builders: dict[str, Callable[[Writer], Iterator[str]]] = {
         "Summary": lambda writer: summary_parts(writer.results),
+        "Findings": _findings,
         "Failures": _failures,
         "Configurations": _configurations,
         "Training": _training,
@@ -61,6 +63,12 @@ def build_sections(writer: Writer) -> dict[str, str]:
         for title, parts in found.items()
         if parts
     }
+
+
+def _findings(writer: Writer) -> Iterator[str]:
+    for heading, sentences in findings(writer.results).items():
+        yield markup.heading(heading)
+        yield markup.bullets(sentences)
 
 
 def _failures(writer: Writer) -> Iterator[str]:
