@@ -81,8 +81,8 @@ def _measured(found: dict[str, Results]) -> str:
             "the paper and of the reproduction",
         ),
         "Upper bounds are proved with all rounding errors (LipSDP-Neuron of the whole network, "
-        "with ranges of the sigmoid propagated), lower bounds are norms of Jacobians found by search. "
-        "The constant of each network lies between the two.\n",
+        "with ranges of the sigmoid propagated), lower bounds are norms of Jacobians found by "
+        "search. The constant of each network lies between the two.\n",
     ]
     for name, results in found.items():
         study = results.study
@@ -175,8 +175,8 @@ CIFAR10, every σ of both columns:
 
 The reproduction found its models robust to the size of the attack. They are not: twice the radius
 does {span(damage)} times the damage and {span(degradation)} times the degradation of the
-likelihood. The reproduction's formula, mean(log|a−b| / log|a|) over pixels, is no likelihood; between the two
-radii it moves by {span(formula)}, in either direction.
+likelihood. The reproduction's formula, mean(log|a−b| / log|a|) over pixels, is no likelihood;
+between the two radii it moves by {span(formula)}, in either direction.
 
 {picture("cifar10-attack-e1-n0", "An image, two attacked images, and their decodings")}
 Three slips of the reproduction, once each, on the model with σ_enc = 1: the encoder of one network
@@ -223,8 +223,8 @@ def _limits(found: dict[str, Results]) -> str:
   networks the other way round than their constants. The lower bounds are the better guide to the
   order, but they are the result of a search.
 - **The paper's numbers.** How the paper computed its constants is not known to the last
-  detail here; that its values lie inside our intervals or not says that they are possible for networks
-  like these, not how they were computed.
+  detail here; that its values lie inside our intervals says that they are possible for
+  networks like these, not how they were computed.
 """
 
 
