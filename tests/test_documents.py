@@ -9,18 +9,88 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harmonicvae.report.reference import load_reference
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def experiments():
-    spec = importlib.util.spec_from_file_location("experiments", ROOT / "docs" / "experiments.py")
+def script(name):
+    """Import a script of docs/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def experiments():
+    return script("experiments")
+
+
 def test_experiments_are_rendered_from_the_result_files():
     assert (ROOT / "EXPERIMENTS.md").read_text(encoding="utf-8") == experiments().render()
+
+
+def test_the_study_page_is_rendered_from_the_result_files():
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    assert page == script("study_page").page()
+
+
+def test_the_figures_are_drawn_from_the_result_files():
+    figures = script("figures")
+    reference = load_reference()
+    panels = figures.constants().axes
+    assert len(panels) == len(figures.studies())
+    for panel, name in zip(panels, figures.studies(), strict=True):
+        drawn = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "x"]
+        same = (reference.dataset == name) & (reference.source == "paper")
+        wanted = reference[same & (reference.quantity == "lipschitz_l2")].value
+        assert {value for value in drawn if value} == set(wanted)
+    assert len(figures.factors().axes) == len(panels)
+    assert len(figures.harmonics().axes) == 4
+
+
+def test_every_figure_of_the_study_page_is_there():
+    linked = re.findall(r"\]\(figures/([\w.-]+)\)", (ROOT / "docs" / "study.md").read_text("utf-8"))
+    assert linked
+    assert all((ROOT / "docs" / "figures" / name).is_file() for name in linked)
+
+
+#: What looks like a measured number and is none, with the reason.
+EXACT = {
+    "Python 3.11": "a version",
+    "HDF5": "a version",
+    "64 times looser": "4 to the power of the three hidden layers",
+    "0.5 acts as 0.25 and 0.1 as 0.01": "squares",
+    "ICLR": "a reference",
+}
+MEASURED = re.compile(
+    r"\d+(?:[.,]\d+)*(?:e-?\d+)?\s?(?:%|s\b|min\b|×|MiB|GiB|ms\b|times\b|hours?\b)|\d+\.\d+"
+)
+
+
+def written_by_hand():
+    """README and the pages that no script writes."""
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("guide/*.md")]
+    return [ROOT / "README.md", *(path for path in pages if path.name != "study.md")]
+
+
+@pytest.mark.parametrize("path", written_by_hand(), ids=lambda path: path.name)
+def test_no_page_written_by_hand_has_a_measured_number(path):
+    text = path.read_text(encoding="utf-8")
+    for ignored in (
+        r"```.*?```",
+        r"`[^`]*`",
+        r"\]\([^)]*\)|https?://\S+|arXiv[: ]\S+",
+        r"\$[^$]*\$",
+    ):
+        text = re.sub(ignored, " ", text, flags=re.DOTALL)
+    found = [
+        text[max(0, match.start() - 40) : match.end() + 40] for match in MEASURED.finditer(text)
+    ]
+    left = [
+        part for part in found if not any(allowed in " ".join(part.split()) for allowed in EXACT)
+    ]
+    assert not left, left
 
 
 def test_the_import_contracts_hold():
