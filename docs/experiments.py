@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -126,8 +127,33 @@ def collect(source: Path, target: Path) -> None:
     models.to_csv(target / names.FILE_MODELS, index=False)
     results.bounds.to_csv(target / names.FILE_BOUNDS, index=False)
     results.attacks.to_csv(target / names.FILE_ATTACKS, index=False)
-    if not results.margins.empty:
-        results.margins.to_csv(target / names.FILE_MARGINS, index=False)
+    for file, table in (
+        (names.FILE_MARGINS, results.margins),
+        (names.FILE_HARMONICS, _optional(source / names.FILE_HARMONICS)),
+        (names.FILE_SPECTRA, results.spectra),
+        (names.FILE_LOAD, results.load),
+    ):
+        if not table.empty:
+            table.to_csv(target / file, index=False, float_format="%.8g")
+    if results.study["dataset"] != names.CELEBA:  # its licence forbids to pass images on
+        _collect_samples(results, target)
+
+
+def _optional(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def _collect_samples(results: Any, target: Path) -> None:
+    """Keep the first samples and the first attacked one of the models of the first seed."""
+    first = results.models[results.models[names.SEED] == results.models[names.SEED].iloc[0]]
+    (target / names.FOLDER_ARRAYS).mkdir(exist_ok=True)
+    for model in first[names.MODEL]:
+        arrays = results.arrays(model)
+        kept = {key: arrays[key] for key in ("originals", "reconstructions", "attack_radii")}
+        kept |= {key: arrays[key][:1] for key in ("attack_originals", "decodings")}
+        kept |= {key: arrays[key][:, :1] for key in ("attack_inputs", "attack_decodings")}
+        small = {key: value.astype(np.float32) for key, value in kept.items()}
+        np.savez_compressed(target / names.FOLDER_ARRAYS / f"{model}.npz", **small)
 
 
 def render() -> str:
