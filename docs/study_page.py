@@ -22,7 +22,14 @@ from harmonicvae.report.results import Results
 
 PAGE = study_tables.ROOT / "docs" / "study.md"
 FIGURES = study_tables.ROOT / "docs" / "figures"
-_TRENDS = ("lower bound", "upper bound", "mean degree", "spectral centroid", "share above 4 cycles")
+_TRENDS = (
+    "lower bound",
+    "upper bound",
+    "E‖J‖²",
+    "mean degree",
+    "spectral centroid",
+    "share above 4 cycles",
+)
 
 
 def picture(stem: str, alt: str) -> str:

@@ -25,7 +25,7 @@ from harmonicvae.report.trends import trend_table
 ORIGINAL_STEPS = {names.SINC: 16 * 100, names.CIFAR10: 195 * 200, names.CELEBA: 200 * 200}
 BATCH = 256
 #: Quantities of the trend sentences; the others stand in the table.
-_TOLD = ("lower bound", "upper bound", "mean degree", "share above 4 cycles")
+_TOLD = ("lower bound", "upper bound", "E‖J‖²", "mean degree", "share above 4 cycles")
 _VERBS = {"falls": "falls", "rises": "rises", "unclear": "neither clearly falls nor rises"}
 _NOISE = {"decoder": "σ_enc", "encoder": "σ_N"}
 _EFFECTS = {
