@@ -7,7 +7,7 @@
 Every model in FOLDER/models, with the errors of its training, is bounded the right way
 (LipSDP-Neuron, a sigmoid's slope range [0, ¼]) and with the reproduction's errors of
 evaluation: the slope range [0, 1], the layer form of LipSDP, and single matrices (the
-product of norms).  One row a bound; begun again, it goes on where it stopped.
+product of norms); of networks with one input the constant itself is found, too.  One row a bound; begun again, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def rows(folder: Path, done: set[tuple[str, ...]]) -> list[dict[str, Any]]:
     model = folder.name.split(f"-{spec['reproduction_errors'][0]}")[0] if errors != "none" else ""
     found = []
     for side in sides(spec):
-        for method, slope in EVALUATIONS if errors == "none" else OF_ERRORS:
+        settings = list(EVALUATIONS if errors == "none" else OF_ERRORS)
+        if network(folder, side).input_dim == 1:
+            settings.append(("interval", "quarter"))  # the constant itself, to 1e-4
+        for method, slope in settings:
             key = (model or folder.name, errors, side, method, slope)
             if key in done:
                 continue

@@ -73,7 +73,7 @@ def constants(results: Results) -> str:
         if column in table
     ]
     shown = presentation(table[kept])
-    return markdown(shown.rename(columns={"upper: smallest": "upper: with range propagation"}))
+    return markdown(shown.rename(columns={"upper: smallest": "upper: best, with ranges"}))
 
 
 def trends(results: Results, quantities: tuple[str, ...] = ()) -> str:
