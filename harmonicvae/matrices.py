@@ -128,3 +128,17 @@ def columns_that_are_seen(matrix: Any, rows: np.ndarray) -> np.ndarray:
         return np.any(matrix[rows] != 0.0, axis=0)
     chosen = np.repeat(rows, np.diff(matrix.indptr)) & (matrix.data != 0.0)
     return np.bincount(matrix.indices[chosen], minlength=matrix.shape[1]) > 0
+
+
+def columns_times(matrix: Any, factors: np.ndarray) -> Any:
+    """Return matrix · diag(factors).
+
+    Examples
+    --------
+    >>> columns_times(csr_array(np.eye(2)), np.array([2.0, 3.0])).toarray()
+    array([[2., 0.],
+           [0., 3.]])
+    """
+    if not is_sparse(matrix):
+        return matrix * factors
+    return _with_entries(matrix, matrix.data * factors[matrix.indices])

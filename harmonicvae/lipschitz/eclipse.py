@@ -40,6 +40,7 @@ class EclipseFast(LipschitzMethod):
     """
 
     name = "eclipse_fast"
+    takes_sparse = True
 
     def _bound(self, task: Task) -> Candidate:
         if task.is_trivial:
