@@ -216,8 +216,8 @@ def _steps(matrix: ArrowMatrix, shift: float) -> Iterator[_Step]:
         Where the factorisation breaks down.
     """
     last = len(matrix.form.ends)
-    factor = np.zeros((0, 0))
-    border = np.zeros((matrix.form.border, 0))
+    factor: Any = np.zeros((0, 0))
+    border: Any = np.zeros((matrix.form.border, 0))
     done = [border]
     for k in range(last):
         block, edge = matrix.block(k, k), matrix.block(last, k)

@@ -56,10 +56,26 @@ def scaled(matrix: Any, exponent: int) -> Any:
 
 
 def _with_entries(matrix: Any, entries: np.ndarray) -> Any:
-    """Return the entries in the pattern of a sparse matrix, or as they are."""
+    """Return the entries in the pattern of a sparse matrix, or as they are.
+
+    The pattern is copied: SciPy sorts the indices of a matrix in place, with its own entries
+    only, when an operation needs them sorted.
+    """
     if not is_sparse(matrix):
         return entries
-    return csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape)
+    pattern = (entries, matrix.indices.copy(), matrix.indptr.copy())
+    return csr_array(pattern, shape=matrix.shape)
+
+
+def ones_like(matrix: csr_array) -> csr_array:
+    """Return ones where a sparse matrix has entries.
+
+    Examples
+    --------
+    >>> ones_like(csr_array([[3.0, 0.0]])).toarray()
+    array([[1., 0.]])
+    """
+    return _with_entries(matrix, np.ones(len(matrix.data)))
 
 
 def plus_constant(matrix: Any, value: float) -> Any:

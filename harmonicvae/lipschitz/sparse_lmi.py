@@ -13,13 +13,12 @@ whose Schur complement is the same inequality. A code of 64 numbers then is a bo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.sparse import block_array, csr_array, diags_array, eye_array
+from scipy.sparse import csr_array, eye_array
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 
 from harmonicvae.arrow_matrices import (
@@ -39,8 +38,16 @@ from harmonicvae.lipschitz.lmi_matrix import (
     is_moderate,
     shifted_weight,
 )
-from harmonicvae.matrices import columns_times, is_sparse, rows_times
-from harmonicvae.rounding import absolute_norm_squared, gamma, inflate
+from harmonicvae.lipschitz.sparse_terms import (
+    Blocks,
+    Lift,
+    Term,
+    joined,
+    norm_of_sums,
+    sided,
+    summed,
+)
+from harmonicvae.matrices import columns_times, is_sparse, ones_like
 
 #: Dense blocks with fewer rows in all, or a larger share of entries ≠ 0, are not taken for sparse.
 _SPARSE_ROWS, _SPARSE_SHARE = 1500, 0.05
@@ -89,15 +96,6 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
 def _sparse_block(block: Block) -> Block:
     error = None if block.error is None else csr_array(block.error)
     return replace(block, matrix=csr_array(block.matrix), error=error)
-
-
-@dataclass(frozen=True, eq=False)
-class _Term:
-    """A sparse matrix and bounds: on the norm of its error, and of what its sums rounded off."""
-
-    matrix: csr_array
-    error: float
-    size: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,28 +216,28 @@ class SparseLmi:
 
     def _own_rows(self, with_output: bool) -> tuple[bool, bool]:
         """Decide whether inputs and outputs are rows of their own."""
-        first = [True]
-        if self._weights and not self._signed[0]:
-            first = [True, False] if _products(self._weights[0].matrix.T) else [True]
-        last = [False]
+        first, last = [True], [False]
+        if self._weights and not self._signed[0] and _products(self._weights[0].matrix.T):
+            first = [True, False]
         if with_output:
             last = [True, False] if _products(self._output.matrix) else [True]
         choices = [(a, b) for a in first for b in last]
         if len(choices) == 1:
             return choices[0]
-        return min(choices, key=lambda choice: self._form(*choice, with_output).operations)
+        return min(choices, key=lambda own: self._form(own, with_output).operations)
 
-    def _form(self, inputs: bool, outputs: bool, with_output: bool) -> ArrowForm:
+    def _form(self, own_rows: tuple[bool, bool], with_output: bool) -> ArrowForm:
         """Return the form that the matrix would have."""
-        ones = [_pattern(weight.matrix) for weight in [*self._weights, self._output]]
-        blocks: dict[tuple[int, int], Any] = {}
-        for i, base in enumerate(self._base):
-            blocks[i, i] = eye_array(len(base), format="csr")
+        inputs, outputs = own_rows
+        ones = [ones_like(weight.matrix) for weight in [*self._weights, self._output]]
+        last = len(self._weights)
+        blocks: Blocks = {
+            (i, i): eye_array(len(base), format="csr") for i, base in enumerate(self._base)
+        }
         for i, present in enumerate(self._signed):
             blocks[i + 1, i] = ones[i]
             if present:
                 blocks[i, i] = blocks[i, i] + ones[i].T @ ones[i]
-        last = len(self._base) - 1
         if outputs:
             blocks[last + 1, last] = ones[-1]
             blocks[last + 1, last + 1] = eye_array(ones[-1].shape[0], format="csr")
@@ -247,134 +245,75 @@ class SparseLmi:
             blocks[last, last] = blocks[last, last] + ones[-1].T @ ones[-1]
         if not inputs:
             blocks[1, 1] = blocks[1, 1] + ones[0] @ ones[0].T
-            blocks = {key: item for key, item in blocks.items() if 0 not in key}
-        return ArrowForm.of(_joined(blocks))
+        return ArrowForm.of(joined(_kept(blocks, inputs)))
 
     def _assembled(self, rho: float | None) -> _Assembled | None:
         """Return the scaled matrix, without outputs if ρ is None; None if surely not definite."""
         inputs, outputs = self._own_rows(rho is not None)
         lifts = self._lifts(inputs, rho if not outputs else None)
-        scales: list[np.ndarray] = []
+        scales = self._scales(lifts, inputs)
+        if scales is None:
+            return None
+        terms: dict[tuple[int, int], Term] = {}
+        for i, base in enumerate(self._base):
+            terms[i, i] = summed(np.ldexp(base, 2 * scales[i]), lifts[i], scales[i])
+        for i, weight in enumerate(self._weights):
+            row = -np.ldexp(self._middle(i), scales[i + 1])
+            terms[i + 1, i] = sided(weight, row, np.ldexp(1.0, scales[i]))
+        if outputs and rho is not None:
+            self._add_outputs(terms, rho, scales[-1])
+        start = sum(map(len, self._base[0 if inputs else 1 : -1]))
+        kept = _kept(terms, inputs)
+        return _Assembled(
+            joined({place: term.matrix for place, term in kept.items()}),
+            norm_of_sums({place: term.error for place, term in kept.items()}),
+            slice(start, start + len(self._base[-1])),
+            scales[-1],
+        )
+
+    def _scales(
+        self, lifts: list[list[tuple[Lift, float]]], inputs: bool
+    ) -> list[np.ndarray] | None:
+        """Return the binary logarithms of the rows' factors; None if surely not definite."""
+        scales = []
         for base, own in zip(self._base, lifts):
-            diagonal = base + sum((sign * lift.diagonal for lift, sign in own), np.zeros(1))
-            found = diagonal_scales(diagonal)
+            added = (sign * lift.diagonal for lift, sign in own)
+            found = diagonal_scales(base + sum(added, np.zeros(1)))
             if found is None:
                 return None
             scales.append(found)
         if not inputs:
             scales[0] = np.zeros_like(scales[0])
-        blocks: dict[tuple[int, int], csr_array] = {}
-        errors: dict[tuple[int, int], float] = {}
-        for i, base in enumerate(self._base):
-            term = _sum(np.ldexp(base, 2 * scales[i]), own=lifts[i], scales=scales[i])
-            blocks[i, i], errors[i, i] = term.matrix, term.error
-        for i in range(len(self._weights)):
-            row = np.ldexp(self._middle(i), scales[i + 1])
-            term = _sided(self._weights[i], -row, np.ldexp(1.0, scales[i]))
-            blocks[i + 1, i], errors[i + 1, i] = term.matrix, term.error
-        if outputs and rho is not None:
-            ends = np.full(self._output.matrix.shape[0], rho)
-            own = -(math.frexp(rho)[1] // 2)
-            last = len(self._base)
-            row = np.full(len(ends), math.ldexp(1.0, own))
-            term = _sided(self._output, row, np.ldexp(1.0, scales[-1]))
-            blocks[last, last - 1], errors[last, last - 1] = term.matrix, term.error
-            blocks[last, last] = csr_array(diags_array(np.ldexp(ends, 2 * own)))
-        if not inputs:
-            blocks = {key: item for key, item in blocks.items() if 0 not in key}
-            errors = {key: item for key, item in errors.items() if 0 not in key}
-        start = sum(map(len, self._base[0 if inputs else 1 : -1]))
-        where = slice(start, start + len(self._base[-1]))
-        return _Assembled(_joined(blocks), _norm_of_sums(errors), where, scales[-1])
+        return scales
+
+    def _add_outputs(
+        self, terms: dict[tuple[int, int], Term], rho: float, scales: np.ndarray
+    ) -> None:
+        """Add outputs as rows of their own."""
+        last, count = len(self._base), self._output.matrix.shape[0]
+        own = -(math.frexp(rho)[1] // 2)
+        row = np.full(count, math.ldexp(1.0, own))
+        terms[last, last - 1] = sided(self._output, row, np.ldexp(1.0, scales))
+        terms[last, last] = summed(np.full(count, math.ldexp(rho, 2 * own)), [], row)
 
     def _middle(self, i: int) -> np.ndarray:
         """Return the diagonal of M T of hidden layer i, counted from 0."""
         low, high = self._slopes[i]
         return 0.5 * (low + high) * self._base[i + 1]
 
-    def _lifts(self, inputs: bool, rho: float | None) -> list[list[tuple[_Lift, float]]]:
+    def _lifts(self, inputs: bool, rho: float | None) -> list[list[tuple[Lift, float]]]:
         """Return for every layer the terms HᵀSH that are added to its diagonal matrix."""
-        lifts: list[list[tuple[_Lift, float]]] = [[] for _ in self._base]
-        for i, ((low, high), weight) in enumerate(zip(self._slopes, self._weights)):
+        lifts: list[list[tuple[Lift, float]]] = [[] for _ in self._base]
+        for i, (weight, (low, high)) in enumerate(zip(self._weights, self._slopes)):
             if self._signed[i]:
                 product = low * high * self._base[i + 1]
-                lifts[i].append((_Lift(weight, np.sqrt(np.abs(product)), np.sign(product)), 1.0))
+                lifts[i].append((Lift(weight, np.sqrt(np.abs(product)), np.sign(product)), 1.0))
         if not inputs:
-            lifts[1].append((_Lift.transposed(self._weights[0], self._middle(0)), -1.0))
+            lifts[1].append((Lift.transposed(self._weights[0], self._middle(0)), -1.0))
         if rho is not None:
             ones = np.ones(self._output.matrix.shape[0])
-            lifts[-1].append((_Lift(self._output, ones, ones, rho), -1.0))
+            lifts[-1].append((Lift(self._output, ones, ones, rho), -1.0))
         return lifts
-
-
-class _Lift:
-    """A term HᵀSH / ρ, H = RWC with W a weight and R, S, C diagonal."""
-
-    def __init__(
-        self,
-        weight: Weight,
-        roots: np.ndarray,
-        signs: np.ndarray,
-        divisor: float = 1.0,
-        columns: np.ndarray | None = None,
-    ) -> None:
-        self._weight = weight
-        self._roots = roots
-        self._signs = signs
-        self._divisor = divisor
-        self._columns = np.ones(weight.matrix.shape[1]) if columns is None else columns
-
-    @classmethod
-    def transposed(cls, weight: Weight, rows: np.ndarray) -> _Lift:
-        """Return the term RWWᵀR."""
-        error = None if weight.error is None else csr_array(weight.error.T)
-        turned = Weight(csr_array(weight.matrix.T), error, weight.shift)
-        ones = np.ones(weight.matrix.shape[1])
-        return cls(turned, ones, ones, columns=rows)
-
-    @property
-    def diagonal(self) -> np.ndarray:
-        """The term's diagonal, roughly."""
-        half = columns_times(rows_times(self._roots, self._weight.matrix), self._columns)
-        return np.asarray((half * half).T @ self._signs) / self._divisor
-
-    def term(self, scales: np.ndarray) -> _Term:
-        """Return the term with rows and columns times 2**scales."""
-        half = _sided(self._weight, self._roots, np.ldexp(self._columns, scales))
-        matrix = half.matrix.T @ rows_times(self._signs, half.matrix)
-        count = int(np.max(np.bincount(half.matrix.indices), initial=0))
-        size = absolute_norm_squared(half.matrix)
-        error = gamma(count + 6) * size + (2.0 * math.sqrt(size) + half.error) * half.error
-        matrix = csr_array(0.5 * (matrix + matrix.T)) / self._divisor
-        return _Term(csr_array(matrix), error / self._divisor, size / self._divisor)
-
-
-def _sum(base: np.ndarray, own: Sequence[tuple[_Lift, float]], scales: np.ndarray) -> _Term:
-    """Return diag(base) plus signed terms, and a bound on its error."""
-    matrix = csr_array(diags_array(base))
-    error, size = 0.0, float(np.max(base, initial=0.0))
-    for lift, sign in own:
-        term = lift.term(scales)
-        matrix = matrix + sign * term.matrix
-        error += term.error
-        size += term.size
-    if own:
-        error += gamma(len(own) + 4) * size
-    return _Term(csr_array(matrix), inflate(error))
-
-
-def _sided(weight: Weight, row: np.ndarray, column: np.ndarray) -> _Term:
-    """Return diag(row) · W · diag(column) and a bound on its error.
-
-    Covers three roundings in the entries of ``row`` and ``column`` together.
-    """
-    matrix = columns_times(rows_times(row, weight.matrix), column)
-    error = gamma(5) * math.sqrt(absolute_norm_squared(matrix))
-    error += weight.underflow(row, np.abs(column))
-    if weight.error is not None:
-        lost = columns_times(rows_times(np.abs(row), weight.error), np.abs(column))
-        error += math.sqrt(absolute_norm_squared(lost))
-    return _Term(matrix, inflate(error))
 
 
 def _products(matrix: csr_array) -> bool:
@@ -383,30 +322,9 @@ def _products(matrix: csr_array) -> bool:
     return bool(np.sum(entries * entries) <= _MOST_PRODUCTS)
 
 
-def _pattern(matrix: csr_array) -> csr_array:
-    """Return ones where a matrix has entries."""
-    ones = np.ones(len(matrix.data))
-    return csr_array((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
-
-
-def _joined(blocks: dict[tuple[int, int], csr_array]) -> csr_array:
-    """Return the symmetric matrix of blocks on and below the diagonal."""
-    keys = sorted({i for key in blocks for i in key})
-    rows: list[list[Any]] = [[None] * len(keys) for _ in keys]
-    for (i, j), block in blocks.items():
-        row, column = keys.index(i), keys.index(j)
-        rows[row][column] = block
-        rows[column][row] = block.T if row != column else block
-    return csr_array(block_array(rows))
-
-
-def _norm_of_sums(errors: dict[tuple[int, int], float]) -> float:
-    """Return the largest sum of a row of blocks, of which those above the diagonal are alike."""
-    sums: dict[int, float] = {}
-    for (i, j), error in errors.items():
-        for key in {i, j}:
-            sums[key] = sums.get(key, 0.0) + error
-    return inflate(max(sums.values()))
+def _kept(blocks: dict[tuple[int, int], Any], inputs: bool) -> dict[tuple[int, int], Any]:
+    """Return the blocks that are left if inputs are no rows of their own."""
+    return {place: block for place, block in blocks.items() if inputs or 0 not in place}
 
 
 def _positive(value: float) -> float:
