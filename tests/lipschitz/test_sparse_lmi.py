@@ -24,10 +24,11 @@ from harmonicvae.lipschitz import lmi as lmi_module
 from harmonicvae.lipschitz import recursion as recursion_module
 from harmonicvae.lipschitz.certificate import Multipliers, prove
 from harmonicvae.lipschitz.chain import build_chain
-from harmonicvae.lipschitz.lmi_matrix import LmiMatrix
+from harmonicvae.lipschitz.lmi_matrix import LmiMatrix, Weight
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers
 from harmonicvae.lipschitz.slopes import SlopeRanges
 from harmonicvae.lipschitz.sparse_lmi import SparseLmi, sparse_form
+from harmonicvae.lipschitz.sparse_terms import Lift, sided, summed
 from harmonicvae.models.conv_modules import ConvVAEModule
 from harmonicvae.network import LayeredNetwork
 
@@ -48,9 +49,21 @@ def chains(seed):
     """The same network's dense chain and sparse one, with slopes of all kinds."""
     module, shape = conv_module(seed)
     networks = [read(module, shape, sparse) for sparse in (False, True)]
-    ranges = random_slopes(seed, networks[0]) if seed % 3 == 0 else None
+    ranges = None
+    if seed % 3 == 0:
+        ranges = random_slopes(seed, networks[0])
+    elif seed % 3 == 1:
+        ranges = one_sided(seed, networks[0])
     dense, sparse = (build_chain(network, ranges) for network in networks)
     return dense, sparse_form(sparse)
+
+
+def one_sided(seed, network):
+    """Slope ranges from 0 up for some neurons, from 0 down for others: αβ = 0, α + β ≠ 0."""
+    rng = np.random.default_rng(seed)
+    tops = [rng.uniform(0.1, 1.0, size) * rng.choice([-1, 1], size) for size in network.hidden_dims]
+    alphas = tuple(np.minimum(top, 0.0) for top in tops)
+    return SlopeRanges(alphas, tuple(np.maximum(top, 0.0) for top in tops), "x")
 
 
 @given(seed=SEEDS, factor=st.floats(0.5, 2.0), per_neuron=st.booleans())
@@ -155,18 +168,21 @@ def test_the_matrix_is_right_within_its_error_bound(seed):
         nn.Conv1d(1, 2, 2), nn.AvgPool1d(2), nn.ReLU(), nn.Conv1d(2, 2, 2), nn.ReLU(), nn.Flatten()
     ).append(nn.Linear(4, 2))
     networks = [read(module, (1, 7), sparse) for sparse in (False, True)]
-    slopes = random_slopes(seed, networks[0])
-    ones = np.ones(networks[0].hidden_dims[0])  # the pooling follows at once
-    if seed % 2:
+    chosen = one_sided if seed % 2 else random_slopes
+    slopes = chosen(seed, networks[0])
+    if seed % 4 > 1:  # the pooling follows at once
+        ones = np.ones(networks[0].hidden_dims[0])
         slopes = SlopeRanges((ones, *slopes.alphas[1:]), (ones, *slopes.betas[1:]), "x")
     dense, chain = (build_chain(network, slopes) for network in networks)
     multipliers = gershgorin_multipliers(dense)
     rho = abs(multipliers.rho) * 1.1
-    for outputs in (True, False):
+    for own_rows in ((True, True), (True, False), (False, True), (False, False))[
+        : 2 + 2 * (seed % 2)
+    ]:
         lmi = SparseLmi(sparse_form(chain), multipliers)
-        lmi._own_rows = lambda with_output, outputs=outputs: (True, outputs)
+        lmi._own_rows = lambda with_output, own_rows=own_rows: own_rows
         found = lmi._assembled(rho)
-        exact = exact_inequality(networks[0], chain, multipliers, rho, outputs)
+        exact = exact_inequality(networks[0], chain, multipliers, rho, own_rows)
         assert is_near(found.matrix.toarray(), exact, found.error)
         assert found.error < 1e-11
 
@@ -183,8 +199,9 @@ def is_near(matrix, exact, error):
     )
 
 
-def exact_inequality(network, chain, multipliers, rho, outputs):
-    """The matrix in fractions, outputs as rows of their own or as a Gram matrix; no scales."""
+def exact_inequality(network, chain, multipliers, rho, own_rows):
+    """The matrix in fractions, ends as rows of their own or as Gram matrices; no scales."""
+    inputs, outputs = own_rows
     blocks = list(exact_blocks(network, chain, multipliers.shifts))
     dims = [len(blocks[0][0]), *map(len, blocks)]
     starts = [sum(dims[:i]) for i in range(len(dims) + 1)]
@@ -209,7 +226,49 @@ def exact_inequality(network, chain, multipliers, rho, outputs):
             else:
                 for other, y in enumerate(row, starts[-3]):
                     matrix[j][other] -= x * y / Fraction(rho)
-    return matrix
+    return matrix if inputs else without_inputs(matrix, dims[0], dims[1])
+
+
+def without_inputs(matrix, inputs, first):
+    """The Schur complement of inputs whose own block is the identity."""
+    links = [row[:inputs] for row in matrix[inputs : inputs + first]]
+    rest = [row[inputs:] for row in matrix[inputs:]]
+    for i, row in enumerate(links):
+        for j, other in enumerate(links):
+            rest[i][j] -= sum(x * y for x, y in zip(row, other))
+    return rest
+
+
+@given(seed=SEEDS, size=st.sampled_from([0.0, 1e-12, 1e-3]))
+@settings(max_examples=60, deadline=None)
+def test_errors_of_the_weights_are_counted(seed, size):
+    """True matrices within the error of a weight give terms within the error of the term."""
+    rng = np.random.default_rng(seed)
+    pattern = rng.random((6, 5)) < 0.6
+    given_, error = (rng.standard_normal((6, 5)) * pattern for _ in range(2))
+    true = given_ + size * error
+    weight = Weight(csr_array(given_), csr_array(size * np.abs(error)), 0)
+    row, column = rng.standard_normal(6), rng.standard_normal(5)
+    roots, signs = np.abs(row), rng.choice([-1.0, 1.0], 6)
+    scales = rng.integers(-1, 2, 5)
+    factors = 2.0**scales
+    base = rng.uniform(1.0, 2.0, 5)
+    terms = (
+        (sided(weight, row, column), row[:, None] * true * column),
+        (
+            summed(base, [(Lift(weight, roots, signs, 1.7), -1.0)], scales),
+            np.diag(base)
+            - (factors[:, None] * true.T * (row * signs * row)) @ true * factors / 1.7,
+        ),
+        (
+            summed(np.ones(6), [(Lift.transposed(weight, row), -1.0)], np.zeros(6, dtype=int)),
+            np.eye(6) - (row[:, None] * true) @ (row[:, None] * true).T,
+        ),
+    )
+    for term, wanted in terms:
+        distance = np.linalg.norm(term.matrix.toarray() - wanted, 2)
+        assert distance <= term.error + 1e-13
+        assert term.error <= 1e-11 + 1e3 * size
 
 
 def exact_blocks(network, chain, shifts):
