@@ -52,7 +52,7 @@ from harmonicvae.matrices import columns_times, is_sparse, ones_like
 #: Dense blocks with fewer rows in all, or a larger share of entries ≠ 0, are not taken for sparse.
 _SPARSE_ROWS, _SPARSE_SHARE = 1500, 0.05
 #: Products of entries beyond which a Gram matrix is not formed.
-_MOST_PRODUCTS = 1e8
+_MOST_PRODUCTS = 5e7
 #: Up to this many outputs the largest eigenvalue is computed densely.
 _DENSE_SIZE = 256
 
@@ -69,7 +69,7 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
     -------
     BlockChain or None
         None if all blocks are dense and the chain is small, or its matrices are full, or a
-        block is a product of layers.
+        block is a product of layers, or the order of the neurons makes no narrow band.
 
     Examples
     --------
@@ -83,14 +83,27 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
     >>> sparse_form(build_chain(network)) is None
     True
     """
-    if not any(is_sparse(block.matrix) for block in chain.blocks):
-        entries = sum(np.count_nonzero(block.matrix) for block in chain.blocks)
-        rows = sum(len(block.matrix) for block in chain.blocks)
-        size = sum(block.matrix.size for block in chain.blocks)
-        products = any(block.error is not None for block in chain.blocks)
-        if rows <= _SPARSE_ROWS or products or entries > _SPARSE_SHARE * size:
-            return None
-    return replace(chain, blocks=tuple(map(_sparse_block, chain.blocks)))
+    sparse = replace(chain, blocks=tuple(map(_sparse_block, chain.blocks)))
+    if any(is_sparse(block.matrix) for block in chain.blocks):
+        return sparse
+    rows = sum(len(block.matrix) for block in chain.blocks)
+    products = any(block.error is not None for block in chain.blocks)
+    entries = sum(block.matrix.nnz for block in sparse.blocks)
+    size = sum(block.matrix.size for block in chain.blocks)
+    if rows <= _SPARSE_ROWS or products or entries > _SPARSE_SHARE * size:
+        return None
+    dims = [min(chain.blocks[0].matrix.shape), *chain.hidden_dims]
+    layers = ArrowForm(np.arange(sum(dims)), tuple(np.cumsum(dims).tolist()))
+    ones = _Ones((np.ones(()),) * len(chain.alphas), (0,) * len(chain.alphas))
+    return sparse if SparseLmi(sparse, ones).operations < layers.operations else None
+
+
+@dataclass(frozen=True)
+class _Ones:
+    """Multipliers of which only the number matters."""
+
+    values: tuple[np.ndarray, ...]
+    shifts: tuple[int, ...]
 
 
 def _sparse_block(block: Block) -> Block:
@@ -156,7 +169,7 @@ class SparseLmi:
         -----
         Cost Σ n³ over the blocks of the ordered matrix, times about 10.
         """
-        if not 2.0**-LARGEST_SHIFT <= rho <= 2.0**LARGEST_SHIFT:
+        if not 2.0**-LARGEST_SHIFT <= rho <= 2.0**LARGEST_SHIFT or not self._is_formed:
             return False
         with np.errstate(all="ignore"):  # what overflows is refused by is_moderate
             whole = self._assembled(rho)
@@ -181,6 +194,8 @@ class SparseLmi:
         -----
         The factor of the matrix without outputs, and a Lanczos iteration with it.
         """
+        if not self._is_formed:
+            raise SolverError("a layer's Gram matrix has too many entries")
         whole = self._assembled(None)
         if whole is None:
             raise SolverError("the layer recursion broke down: a diagonal entry is not positive")
@@ -201,6 +216,17 @@ class SparseLmi:
             return outputs @ factor.solve(padded(vector.reshape(-1, 1)))[whole.last, 0]
 
         return largest_eigenvalue(applied, outputs.shape[0])
+
+    @property
+    def operations(self) -> float:
+        """Multiplications of a proof, roughly; ``inf`` if a matrix would have too many entries."""
+        return self._form(self._own_rows(True), True).operations if self._is_formed else math.inf
+
+    @property
+    def _is_formed(self) -> bool:
+        """Tell whether the terms WᵀPTW that are needed have few enough entries."""
+        weights = zip(self._weights, self._signed)
+        return all(_products(weight.matrix) for weight, present in weights if present)
 
     @property
     def _output(self) -> Weight:

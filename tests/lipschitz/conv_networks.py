@@ -65,6 +65,8 @@ def candidate(rng):
         return nn.Sequential(*layers, nn.Flatten()), shape
     with torch.no_grad():
         features = nn.Sequential(*layers)(torch.zeros(1, *shape)).numel()
+    if features == 0:
+        raise ValueError("no outputs")
     linear = nn.Linear(features, int(rng.integers(1, 6)))
     return nn.Sequential(*layers, nn.Flatten(), linear), shape
 
@@ -76,11 +78,9 @@ def conv_module(seed):
     while True:
         try:
             module, shape = candidate(rng)
-            with torch.no_grad():
-                module(torch.zeros(1, *shape))
+            widths = read(module, shape, sparse=True)
         except (RuntimeError, ValueError):
             continue
-        widths = read(module, shape, sparse=True)
         if max(widths.input_dim, widths.output_dim, *widths.hidden_dims, 1) <= _LARGEST:
             return module.eval(), shape
 
