@@ -2,7 +2,8 @@
 
 ConvHarmonicVAE with its default layers and a code of 64 numbers, trained two epochs on 2,000
 images of CIFAR10 (64 × 64 pixels by doubling); nothing here depends on how good it is. Each
-bound runs in a process of its own, one thread each, so that its peak memory is its own.
+bound runs in a process of its own, one thread each, so that its peak memory is its own; the
+seconds printed are the processor's.
 LipSDP, with --lipsdp, takes minutes and only 32 × 32 pixels: its matrix has as many rows as
 hidden neurons and the smaller side of the first layer, 3,648 of the decoder and 5,632 of the
 encoder. Cases that the file already holds are not run again.
@@ -22,6 +23,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROWS, EPOCHS, CODE = 2_000, 2, 64
@@ -58,10 +60,12 @@ def measured(path: str, method: str) -> dict[str, object]:
     network, points = pickle.loads(Path(path).read_bytes())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     options = {"max_size": MAX_SIZE} if method.startswith("lipsdp") else {}
+    clock = time.process_time()
     if method == "lower":
         result = lower_bound(network, points)
     else:
         result = bound(network, method, **options)
+    processor = time.process_time() - clock
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     first = min(network.weights[0].shape)
     return {
@@ -72,12 +76,12 @@ def measured(path: str, method: str) -> dict[str, object]:
         "status": result.status,
         "message": result.message,
         "seconds": result.seconds,
+        "processor_seconds": processor,
         "peak_mib": peak,
         "before_mib": before,
         "verified": bool(result.certificate and verify_certificate(result.certificate, network)),
         "gap": result.details.get("duality_gap"),
         "iterations": result.details.get("iterations"),
-        "processor_seconds": sum(os.times()[:2]),
     }
 
 
@@ -126,7 +130,7 @@ def main() -> None:
             cases.append(case)
             print(
                 f"{side:>3} {part:<8}{method:<14}{case['value']:>10.5f} {case['status']:<10}"
-                f"{case['seconds']:8.1f} s {case['peak_mib']:6.0f} MiB  {case['message']}",
+                f"{case['processor_seconds']:8.1f} s {case['peak_mib']:6.0f} MiB  {case['message']}",
                 flush=True,
             )
             if options.json:
