@@ -130,7 +130,8 @@ def main() -> None:
             cases.append(case)
             print(
                 f"{side:>3} {part:<8}{method:<14}{case['value']:>10.5f} {case['status']:<10}"
-                f"{case['processor_seconds']:8.1f} s {case['peak_mib']:6.0f} MiB  {case['message']}",
+                f"{case['processor_seconds']:8.1f} s {case['peak_mib']:6.0f} MiB  "
+                f"{case['message']}",
                 flush=True,
             )
             if options.json:
