@@ -352,14 +352,15 @@ class ArrowFactor:
                 f"a factor of {len(matrix.form.order)} rows would take "
                 f"{matrix.form.operations:.1e} multiplications and {matrix.form.bytes:.1e} bytes"
             )
+        parts = []
         try:
-            *inner, corner = _steps(matrix, 0.0)
+            for step in _steps(matrix, 0.0):
+                parts.append((step.link, step.factor, step.border))
         except np.linalg.LinAlgError as error:
             raise SolverError(f"the factorisation broke down: {error}") from error
-        links, factors, borders = (
-            tuple(getattr(step, name) for step in inner) for name in ("link", "factor", "border")
-        )
-        return cls(matrix.form, links, factors, borders, corner.factor)
+        _, corner, _ = parts.pop()
+        links, factors, borders = zip(*parts) if parts else ((), (), ())
+        return cls(matrix.form, links, factors, borders, corner)
 
     def half(self, columns: np.ndarray) -> np.ndarray:
         """Return L⁻¹B, its rows in the form's order.

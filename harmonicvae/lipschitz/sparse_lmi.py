@@ -49,7 +49,7 @@ from harmonicvae.lipschitz.sparse_terms import (
 )
 from harmonicvae.matrices import columns_times, is_sparse, ones_like
 
-#: Dense blocks with fewer rows in all, or a larger share of entries ≠ 0, are not taken for sparse.
+#: Dense chains with fewer neurons, or a larger share of entries ≠ 0, are not taken for sparse.
 _SPARSE_ROWS, _SPARSE_SHARE = 1500, 0.05
 #: Products of entries beyond which a Gram matrix is not formed.
 _MOST_PRODUCTS = 5e7
@@ -83,15 +83,16 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
     >>> sparse_form(build_chain(network)) is None
     True
     """
+    if not any(is_sparse(block.matrix) for block in chain.blocks):
+        size = sum(block.matrix.size for block in chain.blocks)
+        entries = sum(np.count_nonzero(block.matrix) for block in chain.blocks)
+        products = any(block.error is not None for block in chain.blocks)
+        small = sum(chain.hidden_dims) <= _SPARSE_ROWS
+        if small or products or entries > _SPARSE_SHARE * size:
+            return None
     sparse = replace(chain, blocks=tuple(map(_sparse_block, chain.blocks)))
     if any(is_sparse(block.matrix) for block in chain.blocks):
         return sparse
-    rows = sum(len(block.matrix) for block in chain.blocks)
-    products = any(block.error is not None for block in chain.blocks)
-    entries = sum(block.matrix.nnz for block in sparse.blocks)
-    size = sum(block.matrix.size for block in chain.blocks)
-    if rows <= _SPARSE_ROWS or products or entries > _SPARSE_SHARE * size:
-        return None
     dims = [min(chain.blocks[0].matrix.shape), *chain.hidden_dims]
     layers = ArrowForm(np.arange(sum(dims)), tuple(np.cumsum(dims).tolist()))
     ones = _Ones((np.ones(()),) * len(chain.alphas), (0,) * len(chain.alphas))
