@@ -504,9 +504,9 @@ OMP_NUM_THREADS=1 python benchmarks/conv_bounds.py --data-dir DIR --lipsdp \\
 
 ConvHarmonicVAE with its default layers and a code of {figures["code"]} numbers,
 {figures["epochs"]} epochs on {figures["rows"]} images of CIFAR10. Upper bounds certified, the
-smallest over the lower bound; {figures["threads"]} thread on a machine busy with other work, wall
-seconds included. LipSDP with max_size={figures["max_size"]}, as dense matrices: of 32 × 32 pixels
-only; "–" was not run.
+smallest over the lower bound; {figures["threads"]} thread on a machine busy with other work, which
+the wall seconds show. LipSDP with max_size={figures["max_size"]}, as dense matrices: of 32 × 32
+pixels only. "–": not run.
 
 {_markdown(values)}
 

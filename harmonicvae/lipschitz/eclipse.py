@@ -31,8 +31,8 @@ class EclipseFast(LipschitzMethod):
     entries ≠ 0, take a factorisation of the whole inequality for each layer and one for the
     proof: the same bound to 1e-8, at O(Σ n³), n the blocks of the inequality ordered by
     place in the image (:class:`harmonicvae.lipschitz.sparse_lmi.SparseLmi`). A convolutional
-    VAE with the default layers takes 1 to 3 s for 32 × 32 × 3 pixels and 7 to 9 s for
-    64 × 64 × 3, with a code of 64 numbers and on one thread, and 0.2 GiB. Beyond 4·10¹²
+    VAE with the default layers and a code of 64 numbers takes 2 s and 0.2 GiB for 32 × 32 × 3
+    pixels, 8 to 11 s and 0.4 GiB for 64 × 64 × 3, on one thread. Beyond 4·10¹²
     multiplications or 4 GiB a proof the norm product is returned, and a message says so.
 
     References
