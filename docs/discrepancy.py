@@ -7,7 +7,8 @@
 Every model in FOLDER/models, with the errors of its training, is bounded the right way
 (LipSDP-Neuron, a sigmoid's slope range [0, ¼]) and with the reproduction's errors of
 evaluation: the slope range [0, 1], the layer form of LipSDP, and single matrices (the
-product of norms); of networks with one input the constant itself is found, too.  One row a bound; begun again, it goes on where it stopped.
+product of norms); of networks with one input the constant itself is found, too.  One row a
+bound; begun again, it goes on where it stopped.
 """
 
 from __future__ import annotations

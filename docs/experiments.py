@@ -182,6 +182,7 @@ def render() -> str:
         ("harmonics", _harmonics),
         ("conv_training", _conv_training),
         ("conv_norms", _conv_norms),
+        ("conv_bounds", _conv_bounds),
     ):
         path = benchmarks / f"{name}.json"
         if path.exists():
@@ -592,6 +593,62 @@ python benchmarks/conv_norms.py --data-dir DIR --json results/benchmarks/conv_no
 ```
 
 {_markdown(rows)}
+"""
+
+
+def _conv_bounds(figures: dict[str, Any]) -> str:
+    """Return the section of the benchmark of bounds of convolutional networks."""
+    methods = {
+        "norm_product": "norm product",
+        "eclipse_fast": "ECLipsE-Fast",
+        "lipsdp_layer": "LipSDP-Layer",
+        "lipsdp_neuron": "LipSDP-Neuron",
+        "lower": "lower",
+    }
+    cases = {(row["side"], row["part"], row["method"]): row for row in figures["cases"]}
+    networks = dict.fromkeys((side, part) for side, part, _ in cases)
+    values, costs = [], []
+    for side, part in networks:
+        found = {name: cases.get((side, part, name)) for name in methods}
+        known = next(row for row in found.values() if row)
+        network = {"image": f"{side} × {side}", "part": part, "hidden neurons": known["hidden"]}
+        bounds = [row["value"] for name, row in found.items() if row and name != "lower"]
+        values.append(
+            network
+            | {methods[name]: f"{row['value']:.4g}" if row else "–" for name, row in found.items()}
+            | {"upper / lower": f"{min(bounds) / found['lower']['value']:.3g}"}
+        )
+        costs += [
+            {
+                "image": f"{side} × {side}",
+                "part": part,
+                "bound": methods[name],
+                "status": row["status"],
+                "processor seconds": f"{row['processor_seconds']:.1f}",
+                "wall": f"{row['seconds']:.1f}",
+                "peak MiB": f"{row['peak_mib']:.0f}",
+                "of these before": f"{row['before_mib']:.0f}",
+            }
+            for name, row in found.items()
+            if row
+        ]
+    return f"""
+## Bounds of convolutional networks
+
+```sh
+OMP_NUM_THREADS=1 python benchmarks/conv_bounds.py --data-dir DIR --lipsdp \\
+  --json results/benchmarks/conv_bounds.json
+```
+
+ConvHarmonicVAE with its default layers and a code of {figures["code"]} numbers,
+{figures["epochs"]} epochs on {figures["rows"]} images of CIFAR10. Upper bounds certified, the
+smallest over the lower bound; {figures["threads"]} thread on a machine busy with other work, which
+the wall seconds show. LipSDP with max_size={figures["max_size"]}, as dense matrices: of 32 × 32
+pixels only. "–": not run.
+
+{_markdown(values)}
+
+{_markdown(costs)}
 """
 
 

@@ -56,10 +56,26 @@ def scaled(matrix: Any, exponent: int) -> Any:
 
 
 def _with_entries(matrix: Any, entries: np.ndarray) -> Any:
-    """Return the entries in the pattern of a sparse matrix, or as they are."""
+    """Return the entries in the pattern of a sparse matrix, or as they are.
+
+    The pattern is copied: SciPy sorts the indices of a matrix in place, with its own entries
+    only, when an operation needs them sorted.
+    """
     if not is_sparse(matrix):
         return entries
-    return csr_array((entries, matrix.indices, matrix.indptr), shape=matrix.shape)
+    pattern = (entries, matrix.indices.copy(), matrix.indptr.copy())
+    return csr_array(pattern, shape=matrix.shape)
+
+
+def ones_like(matrix: csr_array) -> csr_array:
+    """Return ones where a sparse matrix has entries.
+
+    Examples
+    --------
+    >>> ones_like(csr_array([[3.0, 0.0]])).toarray()
+    array([[1., 0.]])
+    """
+    return _with_entries(matrix, np.ones(len(matrix.data)))
 
 
 def plus_constant(matrix: Any, value: float) -> Any:
@@ -128,3 +144,17 @@ def columns_that_are_seen(matrix: Any, rows: np.ndarray) -> np.ndarray:
         return np.any(matrix[rows] != 0.0, axis=0)
     chosen = np.repeat(rows, np.diff(matrix.indptr)) & (matrix.data != 0.0)
     return np.bincount(matrix.indices[chosen], minlength=matrix.shape[1]) > 0
+
+
+def columns_times(matrix: Any, factors: np.ndarray) -> Any:
+    """Return matrix · diag(factors).
+
+    Examples
+    --------
+    >>> columns_times(csr_array(np.eye(2)), np.array([2.0, 3.0])).toarray()
+    array([[2., 0.],
+           [0., 3.]])
+    """
+    if not is_sparse(matrix):
+        return matrix * factors
+    return _with_entries(matrix, matrix.data * factors[matrix.indices])

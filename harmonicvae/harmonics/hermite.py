@@ -100,7 +100,9 @@ def hermite_spectrum(
     centres over the centres, as a sample from their population.  For 2 to 9 centres the blocks
     of each centre are resampled: the interval is for the average over just these.  Those of W_k
     (k ≥ 1) and of the tail are ranges over all spectra that stay in a joint bootstrap band of
-    the curve, and wider; see :func:`harmonicvae.harmonics.stability_fit.fit_weights`.
+    the curve, and wider; see :func:`harmonicvae.harmonics.stability_fit.fit_weights`. For
+    heavy-tailed maps, whose moments rare samples decide, intervals cover less than their level
+    where n_samples is small: 84 to 90 % were observed for a nominal 95 %.
 
     *Cost.*  n_samples·(J + 4·2) evaluations of g in float64 and O(n_samples·J²·d) beside, J =
     2K + 8; memory ``max_memory`` and what g itself needs for a chunk.  Wide first and last

@@ -24,7 +24,16 @@ class EclipseFast(LipschitzMethod):
     α = 0 this is the published λ = 1 / (2m²λmax(G)), m = (α+β)/2. For α ≠ 0 the published
     recursion omits p = αβ, which is unsound where p < 0; here it is kept. Every layer is
     scaled by a power of two, so that depth does not under- or overflow. Never above the
-    norm product. Cost O(Σ n³ + wide first and tall last Gram products).
+    norm product.
+
+    Cost O(Σ n³ + wide first and tall last Gram products), n the layers' widths, and memory
+    O(Σ n²). Networks with sparse matrices, and dense ones of more than 1,500 neurons with few
+    entries ≠ 0, take a factorisation of the whole inequality for each layer and one for the
+    proof: the same bound to 1e-8, at O(Σ n³), n the blocks of the inequality ordered by
+    place in the image (:class:`harmonicvae.lipschitz.sparse_lmi.SparseLmi`). A convolutional
+    VAE with the default layers and a code of 64 numbers takes 2 s and 0.2 GiB for 32 × 32 × 3
+    pixels, 8 to 11 s and 0.4 GiB for 64 × 64 × 3, on one thread. Beyond 4·10¹²
+    multiplications or 4 GiB a proof the norm product is returned, and a message says so.
 
     References
     ----------
@@ -40,6 +49,7 @@ class EclipseFast(LipschitzMethod):
     """
 
     name = "eclipse_fast"
+    takes_sparse = True
 
     def _bound(self, task: Task) -> Candidate:
         if task.is_trivial:

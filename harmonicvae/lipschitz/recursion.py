@@ -12,6 +12,7 @@ from scipy.linalg import solve_triangular
 from harmonicvae.exceptions import SolverError
 from harmonicvae.lipschitz.chain import BlockChain
 from harmonicvae.lipschitz.lmi import Multipliers
+from harmonicvae.lipschitz.sparse_lmi import SparseLmi, sparse_form
 
 #: Keeps multipliers finite where a slope range is nearly a point.
 _LARGEST = 1e6
@@ -59,6 +60,12 @@ class Recursion:
         except (np.linalg.LinAlgError, ValueError) as error:
             raise SolverError(f"the layer recursion broke down: {error}") from error
 
+    def gain(self, layer: int) -> float:
+        """Return λmax(W_iX⁻¹W_iᵀ)."""
+        half = self.half(layer)
+        wide = half.shape[0] < half.shape[1]
+        return float(eigenvalues(half @ half.T if wide else half.T @ half)[-1])
+
     def advance(self, layer: int, values: np.ndarray, shift: int) -> None:
         """Go on to the next block with multipliers for W_i · 2**shift."""
         weight = np.ldexp(self.matrices[layer], shift)
@@ -78,9 +85,48 @@ class Recursion:
 
     def finish(self) -> Multipliers:
         """Return all multipliers with the smallest ρ = λmax(W_L X⁻¹W_Lᵀ) that they allow."""
-        half = self.half(len(self.matrices) - 1)
-        rho = eigenvalues(half @ half.T if half.shape[0] < half.shape[1] else half.T @ half)[-1]
-        return Multipliers(tuple(self.values), tuple(self.shifts), float(rho))
+        rho = self.gain(len(self.matrices) - 1)
+        return Multipliers(tuple(self.values), tuple(self.shifts), rho)
+
+
+@dataclass
+class SparseRecursion:
+    """The same for sparse matrices: every block anew, from the inequality of the layers before.
+
+    Parameters
+    ----------
+    chain : BlockChain
+        As from :func:`harmonicvae.lipschitz.sparse_lmi.sparse_form`.
+
+    Raises
+    ------
+    SolverError
+        If a block breaks down, or a factor of the inequality would be too large.
+
+    Notes
+    -----
+    X is the Schur complement of the inequality of the layers up to its own, so that
+    W_iX⁻¹W_iᵀ is applied to a vector by one solve with that inequality's factor.
+    """
+
+    chain: BlockChain
+    values: list[np.ndarray] = field(default_factory=list)
+    shifts: list[int] = field(default_factory=list)
+
+    def gain(self, layer: int) -> float:
+        """Return λmax(W_iX⁻¹W_iᵀ), by Lanczos' method."""
+        multipliers = Multipliers(tuple(self.values), tuple(self.shifts), 1.0)
+        return SparseLmi(self.chain.part(0, layer + 1), multipliers).gain()
+
+    def advance(self, layer: int, values: np.ndarray, shift: int) -> None:
+        """Go on to the next block with multipliers for W_i · 2**shift."""
+        self.values.append(np.asarray(values))
+        self.shifts.append(shift)
+
+    def finish(self) -> Multipliers:
+        """Return all multipliers with the smallest ρ that they allow."""
+        rho = self.gain(len(self.chain.blocks) - 1)
+        return Multipliers(tuple(self.values), tuple(self.shifts), rho)
 
 
 def eigenvalues(product: np.ndarray) -> np.ndarray:
@@ -125,18 +171,19 @@ def fast_multipliers(chain: BlockChain) -> Multipliers:
     smallest range that contains theirs. The multipliers stay feasible for narrower ranges
     after division as in :func:`for_narrower_slopes`.
     """
-    recursion = Recursion(chain)
+    sparse = sparse_form(chain)
+    recursion = Recursion(chain) if sparse is None else SparseRecursion(sparse)
     for layer in range(len(chain.alphas)):
         fast_step(recursion, layer)
     return recursion.finish()
 
 
-def fast_step(recursion: Recursion, layer: int) -> None:
+def fast_step(recursion: Recursion | SparseRecursion, layer: int) -> None:
     """Go on by one layer with ECLipsE-Fast's multiplier.
 
     Parameters
     ----------
-    recursion : Recursion
+    recursion : Recursion or SparseRecursion
         Is advanced.
     layer : int
         The hidden layer, from 0, that comes next.
@@ -148,19 +195,13 @@ def fast_step(recursion: Recursion, layer: int) -> None:
     """
     low, high = recursion.chain.alphas[layer], recursion.chain.betas[layer]
     alpha, beta = float(np.min(low)), float(np.max(high))
-    largest = _gain(recursion, layer)
+    largest = recursion.gain(layer)
     steepest = max(abs(alpha), abs(beta))
     shift = round(-0.5 * math.log2(largest) - math.log2(steepest))
     value = _step(alpha, beta) / math.ldexp(largest, 2 * shift)
     factors = for_narrower_slopes(low, high, alpha, beta)
     uniform = bool(np.all(factors == factors[0]))
     recursion.advance(layer, np.asarray(value) if uniform else value * factors, shift)
-
-
-def _gain(recursion: Recursion, layer: int) -> float:
-    """Return λmax(WX⁻¹Wᵀ)."""
-    half = recursion.half(layer)
-    return float(eigenvalues(half @ half.T if half.shape[0] < half.shape[1] else half.T @ half)[-1])
 
 
 def _step(alpha: float, beta: float) -> float:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -274,7 +275,18 @@ def test_stacks_are_balanced_and_bounded(n_models, n_features):
     size = groups.stack_size(n_models, n_features)
     assert 1 <= size <= n_models
     assert size == 1 or size * 256 * 4 * max(n_features, 256) <= groups.CPU_BUFFER_BYTES
-    assert pays_together(n_models, n_features) == (size > 1)
+    assert not pays_together(n_models, n_features)
+
+
+@pytest.mark.parametrize(("n_models", "memory", "pays"), [(18, 2**34, True), (1, 2**34, False)])
+def test_grouping_pays_on_a_gpu_that_holds_two(monkeypatch, n_models, memory, pays):
+    properties = SimpleNamespace(total_memory=memory)
+    monkeypatch.setattr(groups.checks, "check_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: properties)
+    assert pays_together(n_models, 3072, device="cuda") == pays
+    assert not pays_together(n_models, 3072, device="cpu")
+    properties.total_memory = 2**25
+    assert not pays_together(n_models, 3072, device="cuda")
 
 
 # ---------------------------------------------------------------------- checkpoints
