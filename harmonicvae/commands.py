@@ -48,9 +48,16 @@ def run_study(parsed: argparse.Namespace) -> int:
     if recorded is not None:
         plan = _as_recorded(plan, recorded)
     output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
+    if recorded is not None and output.resolve() == recorded.resolve():
+        raise InputError(
+            f"output must be another folder than the one compared with, got {str(output)!r}; "
+            "give --output"
+        )
     evaluate = parsed.verb == "study"
     with in_clear_words(), _saying_how_to_continue():
         data = study.load_input(plan, evaluate=evaluate)
+        if recorded is not None:
+            _refuse_other_data(recorded, data.train.digest)
         opened = stores.open_store(parsed.experiment or None)
         name = f"{plan.data.name} {parsed.verb}"
         with sweep_session(opened, data.key, name, "study", reuse=plan.reuse) as store:
@@ -93,7 +100,10 @@ def _as_recorded(plan: study.StudyPlan, recorded: Path) -> study.StudyPlan:
             "seeds": tuple(int(seed) for seed in record["seeds"]),
             "radii": tuple(map(float, record["radii"])),
             "n_images": int(record["n_images"]),
+            "model": check.choice("model", record.get("model", plan.model), MODELS),
+            "reproduction_errors": tuple(record.get("reproduction_errors", ())),
         }
+        check_reproduction_errors(known["reproduction_errors"])
         for field, key in (
             ("encoder_stds", "encoder_std"),
             ("input_noise_stds", "input_noise_std"),
@@ -107,6 +117,15 @@ def _as_recorded(plan: study.StudyPlan, recorded: Path) -> study.StudyPlan:
     return replace(plan, reuse=False, any_code=False, **known)
 
 
+def _refuse_other_data(recorded: Path, digest: str) -> None:
+    """Refuse a record of other data before anything is trained."""
+    known = load_results(recorded).study.get("data_digest")
+    if known != digest:
+        raise InputError(
+            f"{str(recorded)!r} records a study of different data: digest {known}, here {digest}"
+        )
+
+
 def _compare(result: study.StudyResult, recorded: Path) -> int:
     """Print how far the numbers are from those on record; 1 if one is further than allowed."""
     compared = compare_results(result.folder, recorded)
@@ -116,9 +135,10 @@ def _compare(result: study.StudyResult, recorded: Path) -> int:
     failed = compared[~compared["ok"]]
     if len(failed):
         print(f"\n{to_terminal(failed)}")
+        first = failed.iloc[0]  # the table cuts long names
         raise TrackingError(
             f"{len(failed)} of {len(compared)} numbers differ from {str(recorded)!r} by more than "
-            "allowed, see above"
+            f"allowed, see above; the first is {first['quantity']} of {first[names.MODEL]}"
         )
     print(f"\nall {len(compared)} numbers agree")
     return 0

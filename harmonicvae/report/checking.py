@@ -45,14 +45,14 @@ def compare_results(found: str | Path, recorded: str | Path) -> pd.DataFrame:
     -------
     DataFrame
         One row a model and quantity: model, quantity (a column of models.csv), recorded,
-        found, difference (relative to the recorded value; ``inf`` where one of the two is
-        missing), tolerance, ok.
+        found, difference (relative to the recorded value; ``inf`` where a recorded one was
+        not found), tolerance, ok.  What was not recorded is left out.
 
     Raises
     ------
     InputError
-        If a folder is no study's, if they are of different data, or if they have no quantity
-        in common.
+        If a folder is no study's, if they are of different data, if they have no quantity
+        in common, or if no number is recorded.
     """
     new, old = (load_results(folder) for folder in (found, recorded))
     digests = [results.study.get("data_digest") for results in (new, old)]
@@ -63,8 +63,10 @@ def compare_results(found: str | Path, recorded: str | Path) -> pd.DataFrame:
     for results in (new, old):
         require_columns(results.models, (names.MODEL,), names.FILE_MODELS)
     columns = [str(column) for column in old.models if _tolerance(str(column)) is not None]
-    if not columns:
-        raise InputError(f"{str(recorded)!r} records none of the quantities that are compared")
+    if not columns or not set(columns) & set(map(str, new.models)):
+        raise InputError(
+            f"{str(found)!r} and {str(recorded)!r} have no quantity in common that is compared"
+        )
     values = new.models.set_index(names.MODEL).reindex(columns=columns)
     rows = []
     for model, record in old.models.set_index(names.MODEL)[columns].iterrows():
@@ -87,6 +89,8 @@ def compare_results(found: str | Path, recorded: str | Path) -> pd.DataFrame:
                     "ok": bool(difference <= tolerance),
                 }
             )
+    if not rows:
+        raise InputError(f"{str(recorded)!r} records no number that is compared")
     return pd.DataFrame(rows)
 
 

@@ -49,7 +49,7 @@ def discrepancy_table(bounds: pd.DataFrame, reference: pd.DataFrame | None = Non
         (the reproduction's mean), published_low, published_high (least and largest of
         its seeds), paper; left_over (published over all_errors), within (whether
         all_errors of some seed lies between the published seeds' least and largest).
-        NaN where it was not measured or makes no difference by construction.
+        NaN where it was not measured, not published or makes no difference by construction.
 
     Raises
     ------
@@ -90,14 +90,15 @@ def discrepancy_table(bounds: pd.DataFrame, reference: pd.DataFrame | None = Non
 
 
 def _values(group: pd.DataFrame, setting: tuple[str, str, str]) -> pd.Series:
-    """Return the values of one setting, by seed."""
+    """Return the values of one setting that are numbers, by seed."""
     errors, method, slope = setting
     chosen = group[
         (group["training_errors"] == errors)
         & (group["method"] == method)
         & (group["slope"] == slope)
     ]
-    return chosen.set_index(chosen[names.SEED].astype(str))["value"].astype(np.float64)
+    numbers = pd.to_numeric(chosen["value"], errors="coerce").astype(np.float64)
+    return numbers.set_axis(chosen[names.SEED].astype(str)).dropna()
 
 
 def _geometric_mean(values: pd.Series) -> float:
@@ -129,5 +130,6 @@ def _all_errors(values: pd.Series, published: dict[str, object]) -> dict[str, ob
     low, high = published["published_low"], published["published_high"]
     row: dict[str, object] = {"all_errors": mean, **published}
     row["left_over"] = published["published"] / mean if len(values) else np.nan  # type: ignore[operator]
-    row["within"] = bool(((values >= low) & (values <= high)).any()) if len(values) else None
+    known = len(values) > 0 and not np.isnan(low)  # type: ignore[call-overload]
+    row["within"] = bool(((values >= low) & (values <= high)).any()) if known else None
     return row

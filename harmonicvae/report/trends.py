@@ -56,6 +56,7 @@ def trend_table(models: pd.DataFrame) -> pd.DataFrame:
     Notes
     -----
     The interval holds for log-normal values; seeds are paired, as each has a model at every σ.
+    Configurations of a larger grid that are in neither column of a study are not looked at.
 
     Examples
     --------
@@ -68,7 +69,8 @@ def trend_table(models: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for side, members in study_columns(models).items():
         varied, place = _VARIED[side]
-        pairs = sorted(_numeric(members), key=itemgetter(place))
+        own = [pair for pair in members if pair[1 - place] == members[0][1 - place]]
+        pairs = sorted(_numeric(own), key=itemgetter(place))
         if len(pairs) < 2:
             continue
         for label, column_of in QUANTITIES.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,17 @@ def _told(folder: Path) -> dict[str, Any]:
         return {}
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return {"seconds": float(told["seconds"])} | told
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{str(path)!r} does not tell seconds: {error!r}") from error
+        if "seconds" in told:
+            told["seconds"] = float(told["seconds"])
+            if not 0 <= told["seconds"] < math.inf:
+                raise ValueError(f"seconds must be >= 0 and finite, got {told['seconds']}")
+        if not isinstance(told.get("machine", {}), dict):
+            raise ValueError(f"machine must be an object, got {told['machine']!r}")
+        return dict(told)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{str(path)!r} does not tell how a model was trained: {error!r}"
+        ) from error
 
 
 def _check_data(estimator: HarmonicVAE, told: dict[str, Any], train: Any, folder: Path) -> None:
@@ -121,6 +130,9 @@ def _spec(estimator: HarmonicVAE, dataset: str, train: Any, folder: Path) -> Mod
     conv = isinstance(estimator, ConvHarmonicVAE)
     named = {key: key for key in ModelSpec.__dataclass_fields__} | {"epochs": "max_epochs"}
     fields = {field: params[name] for field, name in named.items() if name in params}
+    for field in ("encoder_std", "input_noise_std", "lr", "kl_weight"):
+        if not isinstance(fields[field], str):
+            fields[field] = float(fields[field])  # 1 and 1.0 are one setting
     fields["seed"] = estimator.seed_
     fields["reproduction_errors"] = tuple(fields["reproduction_errors"] or ())
     if conv:

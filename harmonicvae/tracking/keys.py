@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import metadata, resources
 from pathlib import Path
@@ -164,6 +165,7 @@ def setting_key(spec: ModelSpec, digests: Mapping[str, str]) -> str:
 
 
 def _setting(spec: ModelSpec, digests: Mapping[str, str]) -> dict[str, Any]:
+    spec = replace(spec, reproduction_errors=tuple(sorted(spec.reproduction_errors)))
     parameters = {key: str(value) for key, value in spec.parameters().items()}
     return {"data": dict(digests), "parameters": parameters}
 
