@@ -30,7 +30,7 @@ from harmonicvae.report.results import load_results
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, DOCUMENT = ROOT / "results", ROOT / "EXPERIMENTS.md"
 KEPT = ("dataset", "preset", "epochs", "seeds", "n_train", "n_validation", "data_digest")
-KEPT += ("encoder_std", "input_noise_std", "model")
+KEPT += ("encoder_std", "input_noise_std", "model", "image_shape", "reproduction_errors")
 KEPT += (
     "wall_seconds",
     "started",

@@ -24,7 +24,6 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.report import discrepancy_table, figures, lipschitz_table
 from harmonicvae.report.configurations import (
     all_configurations,
-    configuration_label,
     select_models,
     study_columns,
 )
@@ -94,13 +93,13 @@ def constants() -> Figure:
         ]
         for index, row in rows.iterrows():
             ends = [row["lower_mean"], row[f"{upper}_mean"]]
-            axes.plot(ends, [index, index], "-", color=BLUE, linewidth=5, solid_capstyle="butt")
+            axes.plot(ends, [index, index], "o-", color=BLUE, linewidth=4, markersize=5)
             axes.plot(row["paper_mean"], index, "x", color=INK, markersize=7, markeredgewidth=1.8)
             axes.plot(row["reproduction_mean"], index, "^", color=VERMILION, markersize=7)
         finish(axes, TITLES[name], labels, first=position == 0)
     panels[len(panels) // 2].set_xlabel("ℓ2 Lipschitz constant")
     handles = [
-        panels[0].plot([], [], "-", color=BLUE, linewidth=5)[0],
+        panels[0].plot([], [], "o-", color=BLUE, linewidth=4, markersize=5)[0],
         panels[0].plot([], [], "x", color=INK, markersize=7, markeredgewidth=1.8)[0],
         panels[0].plot([], [], "^", color=VERMILION, markersize=7)[0],
     ]
@@ -208,7 +207,6 @@ def samples(name: str) -> dict[str, Figure]:
         stem = f"e{float(pair[0]):g}-n{float(pair[1]):g}".replace(".", "_")  # type: ignore[arg-type]
         shape = results.image_shape
         figure = figures.plot_reconstructions(arrays["originals"], arrays["reconstructions"], shape)
-        figure.suptitle(configuration_label(pair), fontsize=9.5)
         drawn[f"{name}-reconstructions-{stem}"] = figure
         if len(shape) == 3:
             drawn[f"{name}-spectra-{stem}"] = figures.plot_spectra(

@@ -24,6 +24,12 @@ SWITCHES = {
 }
 #: All errors of training, then of evaluation.
 ALL = ("squared_std+noisy_target+shared_noise+kl_form", "norm_product", "one")
+#: The constant itself, of networks with one input: trained right, with σ², with all errors.
+CONSTANTS = {
+    "constant": ("none", "interval", "quarter"),
+    "constant_squared_std": ("squared_std", "interval", "quarter"),
+    "constant_all_errors": (ALL[0], "interval", "quarter"),
+}
 COLUMNS = (names.SIDE, names.ENCODER_STD, names.INPUT_NOISE_STD, names.SEED)
 
 
@@ -48,7 +54,10 @@ def discrepancy_table(bounds: pd.DataFrame, reference: pd.DataFrame | None = Non
         right models); all_errors (value with all errors, of training too); published
         (the reproduction's mean), published_low, published_high (least and largest of
         its seeds), paper; left_over (published over all_errors), within (whether
-        all_errors of some seed lies between the published seeds' least and largest).
+        all_errors of some seed lies between the published seeds' least and largest). Where
+        the constant itself is known (method "interval"): constant, constant_squared_std,
+        constant_all_errors, geometric means over seeds of models trained right, with σ² for
+        σ, and with all errors of training.
         NaN where it was not measured, not published or makes no difference by construction.
 
     Raises
@@ -75,6 +84,10 @@ def discrepancy_table(bounds: pd.DataFrame, reference: pd.DataFrame | None = Non
         for switch, setting in SWITCHES.items():
             ratios = (_values(group, setting) / right).dropna()
             row[switch] = _geometric_mean(ratios)
+        for column, setting in CONSTANTS.items():
+            values = _values(group, setting)
+            if len(values):
+                row[column] = _geometric_mean(values)
         everything = _values(group, ALL)
         row |= _all_errors(everything, _published(reference, row))
         rows.append(row)

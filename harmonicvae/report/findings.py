@@ -160,6 +160,8 @@ def _explained(bounds: pd.DataFrame) -> Iterator[str]:
         if switch in _EFFECTS and len(values):
             effect = _EFFECTS[switch]
             yield f"With {effect}: × {_range(values)}."
+    if "constant_all_errors" in table:
+        yield from _exact(table.dropna(subset=["constant", "constant_all_errors", "paper"]))
     whole = table.dropna(subset=["all_errors"])
     if whole.empty:
         return
@@ -169,6 +171,17 @@ def _explained(bounds: pd.DataFrame) -> Iterator[str]:
         f"{int(whole['within'].sum())} of {len(whole)} cells one of our seeds lies within the "
         "reproduction's three."
     )
+
+
+def _exact(rows: pd.DataFrame) -> Iterator[str]:
+    """Say how the paper's values compare with constants that are known exactly."""
+    for _, row in rows.iterrows():
+        yield (
+            f"The {row[names.SIDE]}'s constant is known exactly where it has one input: at σ_enc = "
+            f"{row[names.ENCODER_STD]:g} it is {row['constant']:.3g}, of models trained with the "
+            f"reproduction's errors {row['constant_all_errors']:.3g}; the paper reports "
+            f"{row['paper']:g}."
+        )
 
 
 def _range(values: pd.Series) -> str:
