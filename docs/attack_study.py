@@ -72,7 +72,7 @@ def attacked(
                     names.DAMAGE: result.damage,
                     names.RELATIVE_DAMAGE: relative_damage(result.damage, clean),
                     names.DEGRADATION: log_likelihood_degradation(images, clean, hit),
-                    names.REPRODUCTION_DEGRADATION: reproduction_log_ratio(clean, hit),
+                    names.REPRODUCTION_DEGRADATION: reproduction_log_ratio(clean, hit)[0],
                     "seconds": round(seconds, 4),
                 }
             )
