@@ -18,6 +18,8 @@ from harmonicvae.exceptions import SolverError
 _FLOOR = 1e-7
 #: Relative rounding error of amplitudes: smaller coefficients are taken as 0.
 _ROUNDING = 1e-13
+#: Status of a linear program without a least value, and of one that may be such.
+_UNBOUNDED, _UNCLEAR = 3, 4
 #: Degrees beyond the reported ones are all fitted up to the first multiple of J, then a pair at
 #: each of the others, then infinity.
 _TAIL_REACH = (2, 3, 4, 6, 8, 16)
@@ -125,7 +127,8 @@ def fit_weights(
     resample over all frequencies, in its own standard errors, of the logarithm for frequencies
     ≥ 1).
     It so covers what the curve leaves open as well as the sampling error, and is wider than the
-    percentiles of the resampled fits; each end is one linear program.
+    percentiles of the resampled fits; each end is one linear program.  Where resamples of a
+    heavy-tailed map leave a frequency open above, so may be an interval: its upper end is ∞.
 
     References
     ----------
@@ -189,23 +192,33 @@ def _joint_band(data: np.ndarray, errors: np.ndarray, confidence: float) -> np.n
     above = np.quantile(deviations.max(axis=1), tail)
     below = np.quantile(-deviations.min(axis=1), tail)
     ends = np.stack([moved[0] - above * scale[0], moved[0] + below * scale[0]])
-    return np.where(powers, np.exp(np.where(powers, ends, 0.0)), ends)
+    with np.errstate(over="ignore"):  # ∞: no upper end
+        return np.where(powers, np.exp(np.where(powers, ends, 0.0)), ends)
 
 
 def _range(
     goal: np.ndarray, design: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[float, float]:
-    """Return least and largest goal·W over W ≥ 0 with low ≤ design·W ≤ high."""
-    unit = float(np.abs([low, high]).max())
-    if not unit > 0:  # nothing measured and nothing uncertain
+    """Return least and largest goal·W over W ≥ 0 with low ≤ design·W ≤ high; ∞ where open."""
+    limits = np.concatenate([high, -low])
+    bounded = np.isfinite(limits)  # a resample may leave a coefficient open above
+    unit = float(np.abs(limits[bounded]).max(initial=0.0))
+    if not unit > 0 and bounded.all():  # nothing measured and nothing uncertain
         return 0.0, 0.0
+    unit = unit if unit > 0 else 1.0
     scale = design.max(axis=0)
-    rows = np.vstack([design, -design]) / scale
-    limits = np.concatenate([high, -low]) / unit
+    rows = (np.vstack([design, -design]) / scale)[bounded]
+    limits = limits[bounded] / unit
     weights = goal / scale
     ends = []
     for sign in (1.0, -1.0):
-        found = linprog(sign * weights / weights.max(), A_ub=rows, b_ub=limits, method="highs")
+        problem = {"c": sign * weights / weights.max(), "A_ub": rows, "b_ub": limits}
+        found = linprog(**problem, method="highs")
+        if found.status == _UNCLEAR:
+            found = linprog(**problem, method="highs", options={"presolve": False})
+        if found.status == _UNBOUNDED:
+            ends.append(np.inf)
+            continue
         if found.status != 0:
             raise SolverError(f"the range of a Hermite weight was not found: {found.message}")
         ends.append(max(float(sign * found.fun), 0.0) * unit * weights.max())

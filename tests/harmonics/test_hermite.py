@@ -11,6 +11,7 @@ from scipy import stats
 
 from harmonicvae import HarmonicVAE, hermite_spectrum
 from harmonicvae.exceptions import InputError, SolverError
+from harmonicvae.harmonics.stability_fit import design_matrix, fit_weights
 from harmonicvae.models.modules import multilayer_perceptron
 from tests.harmonics.oracles import quantities, weights
 
@@ -358,3 +359,21 @@ def test_the_cifar10_decoder_in_time():
     decoder = multilayer_perceptron([64, 256, 256, 256, 3072], "sigmoid")
     found = hermite_spectrum(decoder, np.zeros(64), 1.0, n_samples=10_000, random_state=0)
     assert found.seconds < 30
+
+
+@pytest.mark.parametrize("open_above", [True, False])
+def test_a_frequency_that_resamples_leave_open_makes_an_interval_without_upper_end(open_above):
+    """A resample that trusts itself absurdly overflows the band's upper end."""
+    true = np.array([2.0, 0.7, 0.5])
+    curve = design_matrix(np.array([1.0, 2.0, 3.0]), 16) @ true[:, None]
+    coefficients = np.repeat(curve.T, 12, axis=0)
+    coefficients[1:] *= np.exp(np.random.default_rng(0).normal(0, 1, (11, 9)))
+    errors = np.full((12, 9), 0.05)
+    if open_above:
+        errors[1:6] = 1e-12
+    found = fit_weights(coefficients, errors, 4, 0.95)
+    np.testing.assert_allclose(found.weights[0], [*true, 0.0], atol=1e-5)
+    assert not np.isnan(found.upper).any()
+    assert (found.lower[:4] <= found.weights[0] + 1e-6).all()
+    assert (found.weights[0] <= found.upper[:4] + 1e-6).all()
+    assert np.isinf(found.upper).any() == open_above
