@@ -99,7 +99,7 @@ def _measured(found: dict[str, Results]) -> str:
         )
         parts.append(study_tables.constants(results) + "\n")
         sentences = [text for text in findings(results)["Measured"] if not text.startswith("From")]
-        parts.append(" ".join(sentences) + "\n")
+        parts.append(" ".join([*sentences, *_typical(results)]) + "\n")
         parts.append(study_tables.trends(results, _TRENDS) + "\n")
     shared = study_tables.identical(found[names.SINC]) if names.SINC in found else None
     if shared is not None:
@@ -109,6 +109,26 @@ def _measured(found: dict[str, Results]) -> str:
             "the largest, so nothing in the tables is due to chance in training beyond the seed.\n"
         )
     return "\n".join(parts)
+
+
+def _typical(results: Results) -> list[str]:
+    """Return how the paper's constants of the decoder compare with typical Jacobians."""
+    table = lipschitz_table(results.models)
+    rows = table[(table[names.SIDE] == "decoder") & table["paper_mean"].notna()]
+    column = names.harmonic_metric(names.JACOBIAN_ENERGY, "decoder")
+    if column not in results.models or rows.empty:
+        return []
+    pairs = rows[[names.ENCODER_STD, names.INPUT_NOISE_STD]].itertuples(index=False, name=None)
+    energies = [study_tables.cell(results, pair, column).mean() for pair in pairs]
+    typical = np.sqrt(energies)
+    values = ", ".join(f"{value:.3g}" for value in typical)
+    stds = ", ".join(f"{std:g}" for std in rows[names.ENCODER_STD])
+    paper = ", ".join(f"{value:g}" for value in rows["paper_mean"])
+    return [
+        "A typical slope is another matter: the root of E‖J‖² under the prior, where the codes "
+        f"lie, is {values} for the decoders with σ_enc = {stds}, beside the paper's {paper}, "
+        f"which are {span(rows['paper_mean'].to_numpy() / typical)} times that."
+    ]
 
 
 def _explained(found: dict[str, Results]) -> str:

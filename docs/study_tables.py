@@ -16,10 +16,9 @@ from harmonicvae.report import (
     training_table,
     trend_table,
 )
-from harmonicvae.report.configurations import select_models, study_columns
+from harmonicvae.report.configurations import select_models
 from harmonicvae.report.formatting import format_mean_sd, format_number, presentation
 from harmonicvae.report.harmonic_tables import harmonic_table
-from harmonicvae.report.reference import load_reference
 from harmonicvae.report.results import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -190,18 +189,6 @@ def identical(results: Results) -> dict[str, float] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def cell(results: Results, side: str, std: float, noise: float, column: str) -> np.ndarray:
-    """Return one quantity of the models of one cell, a value a seed."""
-    chosen = select_models(results.models, (std, noise))
-    return chosen[column].to_numpy(dtype=float)
-
-
-def published(name: str) -> pd.DataFrame:
-    """Return the published constants of one data set."""
-    reference = load_reference()
-    return reference[(reference[names.DATASET] == name) & (reference["quantity"] == "lipschitz_l2")]
-
-
-def columns_of(results: Results) -> dict[str, list[Any]]:
-    """Return the cells of both columns."""
-    return study_columns(results.models)
+def cell(results: Results, pair: tuple[float, float], column: str) -> np.ndarray:
+    """Return one quantity of the models of one configuration, a value a seed."""
+    return select_models(results.models, pair)[column].to_numpy(dtype=float)
