@@ -24,6 +24,7 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.report import discrepancy_table, figures, lipschitz_table
 from harmonicvae.report.configurations import (
     all_configurations,
+    configuration_label,
     select_models,
     study_columns,
 )
@@ -157,18 +158,16 @@ def harmonics() -> Figure:
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, 2, squeeze=False)
     quantities = (
-        (names.MEAN_DEGREE, "mean Hermite degree", "linear"),
-        (names.HIGH_FREQUENCY_SHARE, "power above 4 cycles", "log"),
+        (names.MEAN_DEGREE, "mean Hermite degree"),
+        (names.HIGH_FREQUENCY_SHARE, "share of power above 4 cycles"),
     )
-    for row, (metric, label, scale) in enumerate(quantities):
+    for row, (metric, label) in enumerate(quantities):
         for column, side in enumerate(("decoder", "encoder")):
             axes = grid[row][column]
             for index, (name, results) in enumerate(found.items()):
                 _draw_over_std(axes, results, side, metric, SERIES[index], TITLES[name])
-            axes.set_yscale(scale)
-            if scale == "log":
-                axes.yaxis.set_major_formatter(lambda value, _: power_label(value))
-                axes.yaxis.set_minor_formatter(lambda value, _: "")
+            if metric == names.HIGH_FREQUENCY_SHARE:
+                axes.yaxis.set_major_formatter(lambda value, _: f"{value * 1e4:.3g}·10⁻⁴")
             axes.set_ylabel(label)
             axes.set_title(f"{side}")
             axes.set_xlabel("σ_enc" if side == "decoder" else "σ_N")
@@ -204,7 +203,7 @@ def samples(name: str) -> dict[str, Figure]:
             arrays = results.arrays(model)
         except InputError:
             continue
-        stem = f"e{float(pair[0]):g}-n{float(pair[1]):g}".replace(".", "_")  # type: ignore[arg-type]
+        stem = _stem(pair)
         shape = results.image_shape
         figure = figures.plot_reconstructions(arrays["originals"], arrays["reconstructions"], shape)
         drawn[f"{name}-reconstructions-{stem}"] = figure
@@ -226,6 +225,30 @@ def study_figures(name: str) -> dict[str, Figure]:
     if len(results.spectra):
         drawn[f"{name}-spectra"] = figures.plot_harmonics(results.spectra, results.models)
     return drawn
+
+
+def captions() -> dict[str, str]:
+    """Return the caption of every figure of one data set that is drawn, by its stem."""
+    told: dict[str, str] = {}
+    for name, results in studies().items():
+        title = TITLES[name]
+        told[f"{name}-degrees"] = f"{title}: mean Hermite degree and Lipschitz bounds over σ"
+        told[f"{name}-spectra"] = f"{title}: Hermite weights and power over frequency"
+        told[f"{name}-load"] = f"{title}: load of the machine over the study (figure 8)"
+        if name == names.CELEBA:
+            continue
+        for pair in all_configurations(study_columns(results.models)):
+            where = f"{title}, {configuration_label(pair)}"
+            stem = _stem(pair)
+            told[f"{name}-reconstructions-{stem}"] = f"{where}: reconstructions (figures 2–7)"
+            told[f"{name}-spectra-{stem}"] = f"{where}: 20·log10 of the spectra of the pictures"
+            told[f"{name}-attack-{stem}"] = f"{where}: the attack (figure 9)"
+    return {stem: text for stem, text in told.items() if (FOLDER / f"{stem}.png").exists()}
+
+
+def _stem(pair: tuple[object, object]) -> str:
+    """Return the part of a file's name that says σ_enc and σ_N."""
+    return f"e{float(pair[0]):g}-n{float(pair[1]):g}".replace(".", "_")  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import figures as study_figures
 import numpy as np
 import study_tables
 
@@ -21,6 +22,7 @@ from harmonicvae.report import discrepancy_table, findings, lipschitz_table
 from harmonicvae.report.results import Results
 
 PAGE = study_tables.ROOT / "docs" / "study.md"
+PICTURES = study_tables.ROOT / "docs" / "pictures.md"
 FIGURES = study_tables.ROOT / "docs" / "figures"
 _TRENDS = (
     "lower bound",
@@ -69,7 +71,8 @@ high frequency, and so a smaller Lipschitz constant. A reproduction of 2022 foun
 orders of magnitude larger and ended with the sentence that it is not understood where the
 deviation comes from. This page says where. Every number in it is rendered from files in
 results/, as is every table; the commands that
-wrote them stand in [EXPERIMENTS](experiments.md).
+wrote them stand in [EXPERIMENTS](experiments.md); reconstructions, attacks and spectra are
+[pictures of their own](pictures.md).
 
 ## What was claimed
 
@@ -255,9 +258,25 @@ def _limits(found: dict[str, Results]) -> str:
 """
 
 
+def pictures() -> str:
+    """Return the page with the figures of single data sets."""
+    shown = "\n".join(
+        f"```{{figure}} figures/{stem}.png\n:alt: {caption}\n\n{caption}\n```\n"
+        for stem, caption in study_figures.captions().items()
+    )
+    return f"""# Pictures of the study
+
+Drawn from the files in results/ by `python docs/figures.py`: the figures that the original study
+numbers 2 to 9, and spectra. Models of one seed. CelebA's licence forbids to pass its images on;
+your own report has them.
+
+{shown}"""
+
+
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     PAGE.write_text(page(), encoding="utf-8")
+    PICTURES.write_text(pictures(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ def test_experiments_are_rendered_from_the_result_files():
 def test_the_study_page_is_rendered_from_the_result_files():
     page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
     assert page == script("study_page").page()
+    pictures = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+    assert pictures == script("study_page").pictures()
 
 
 def test_the_figures_are_drawn_from_the_result_files():
@@ -71,7 +73,10 @@ MEASURED = re.compile(
 def written_by_hand():
     """README and the pages that no script writes."""
     pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("guide/*.md")]
-    return [ROOT / "README.md", *(path for path in pages if path.name != "study.md")]
+    return [
+        ROOT / "README.md",
+        *(path for path in pages if path.name not in ("study.md", "pictures.md")),
+    ]
 
 
 @pytest.mark.parametrize("path", written_by_hand(), ids=lambda path: path.name)
