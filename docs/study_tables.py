@@ -19,6 +19,7 @@ from harmonicvae.report import (
 from harmonicvae.report.configurations import select_models
 from harmonicvae.report.formatting import format_mean_sd, format_number, presentation
 from harmonicvae.report.harmonic_tables import harmonic_table
+from harmonicvae.report.reference import load_reference
 from harmonicvae.report.results import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ def trends(results: Results, quantities: tuple[str, ...] = ()) -> str:
             "σ": f"{row['varied']}: {row['smallest']:g} → {row['largest']:g}",
             "seeds in order": f"{row['in_order']} of {row['n']}",
             "largest σ / smallest": f"{row['change']:.3g}",
-            "95 % interval": f"{row['change_low']:.2g} to {row['change_high']:.2g}",
+            "95 % interval": f"{row['change_low']:.3g} to {row['change_high']:.3g}",
             "verdict": row["verdict"],
         }
         for _, row in table.iterrows()
@@ -154,6 +155,13 @@ def table_4() -> pd.DataFrame:
     table.columns = [f"{name}_{'sd' if part == 'std' else 'mean'}" for name, part in table.columns]
     table.insert(0, "images", groups.size())
     return table.reset_index()
+
+
+def degradations(source: str) -> np.ndarray:
+    """Return the published degradations of table 4, the smaller radius first."""
+    table = load_reference()
+    same = (table["quantity"] == names.DEGRADATION) & (table["source"] == source)
+    return table[same].sort_values(names.RADIUS)["value"].to_numpy(dtype=float)
 
 
 def attacks(variants: bool = False) -> str:

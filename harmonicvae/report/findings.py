@@ -139,11 +139,11 @@ def _trends(models: pd.DataFrame) -> Iterator[str]:
         verb, interval = "changes", ""
         if np.isfinite(row["change_low"]):
             verb = _VERBS[row["verdict"]]
-            interval = f", 95 % interval {row['change_low']:.2g} to {row['change_high']:.2g}"
+            interval = f", 95 % interval {row['change_low']:.3g} to {row['change_high']:.3g}"
         yield (
             f"From {row['varied']} = {row['smallest']:g} to {row['largest']:g} the "
             f"{row[names.SIDE]}'s {row['quantity']} {verb}: by the factor "
-            f"{row['change']:.2g}{interval}; at every step in {row['in_order']} of {row['n']} "
+            f"{row['change']:.3g}{interval}; at every step in {row['in_order']} of {row['n']} "
             "seeds."
         )
 

@@ -53,7 +53,7 @@ def test_trend_sentences_say_what_the_table_says(results):
     assert len(told) == len(rows)
     for text, (_, row) in zip(told, rows.iterrows(), strict=True):
         assert f"{row.side}'s {row.quantity}" in text
-        assert f"factor {row.change:.2g}" in text
+        assert f"factor {row.change:.3g}" in text
         assert f"in {row.in_order} of {row.n} seeds" in text
         assert (" falls" in text and "neither" not in text) == (row.verdict == "falls")
 
