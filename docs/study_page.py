@@ -284,8 +284,8 @@ def _limits(found: dict[str, Results]) -> str:
   networks the other way round than their constants. The lower bounds are the better guide to the
   order, but they are the result of a search.
 - **The paper's numbers.** {_outside(found)} How they were computed is not known here; on CIFAR10
-  they are near to typical slopes, on sinc, where those did not collapse, near to the exact constants of decoders
-  trained with the reproduction's errors, σ² for σ among them.
+  they are near to typical slopes; on sinc, where those did not collapse, near to the exact
+  constants of decoders trained with the reproduction's errors, σ² for σ among them.
 """
 
 

@@ -43,10 +43,11 @@ def test_the_figures_are_drawn_from_the_result_files():
     panels = figures.constants().axes
     assert len(panels) == len(figures.studies())
     for panel, name in zip(panels, figures.studies(), strict=True):
-        drawn = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "x"]
+        crosses = [line.get_xdata() for line in panel.lines if line.get_marker() == "x"]
+        drawn = [float(places[0]) for places in crosses if len(places)]  # not the legend's
         same = (reference.dataset == name) & (reference.source == "paper")
         wanted = reference[same & (reference.quantity == "lipschitz_l2")].value
-        assert {value for value in drawn if value} == set(wanted)
+        assert sorted(drawn) == sorted(wanted)
     assert len(figures.factors().axes) == len(panels)
     assert len(figures.harmonics().axes) == 4
 
