@@ -14,7 +14,7 @@ from harmonicvae.lipschitz.lmi_matrix import Weight
 from harmonicvae.matrices import columns_times, rows_times
 from harmonicvae.rounding import absolute_norm_squared, gamma, inflate
 
-#: Blocks on and below the diagonal, by their place.
+# Blocks on and below the diagonal, by their place.
 Blocks = dict[tuple[int, int], Any]
 
 

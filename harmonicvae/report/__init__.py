@@ -7,7 +7,7 @@ Matplotlib is imported when a report is written, not before.
 from pathlib import Path
 
 from harmonicvae.report.discrepancy import discrepancy_table
-from harmonicvae.report.findings import findings
+from harmonicvae.report.sentences import findings
 from harmonicvae.report.tables import (
     attack_table,
     bounds_table,

@@ -15,10 +15,10 @@ from harmonicvae.report.configurations import (
 )
 from harmonicvae.report.discrepancy import discrepancy_table
 from harmonicvae.report.drawing import has_values
-from harmonicvae.report.findings import findings
 from harmonicvae.report.harmonic_tables import harmonic_table
 from harmonicvae.report.margin_tables import margin_table
 from harmonicvae.report.samples import attack_parts, reconstruction_parts
+from harmonicvae.report.sentences import findings
 from harmonicvae.report.summary import (
     attacked_rows,
     collapsed_models,

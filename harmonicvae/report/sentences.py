@@ -151,10 +151,13 @@ def _trends(models: pd.DataFrame) -> Iterator[str]:
 def _explained(bounds: pd.DataFrame) -> Iterator[str]:
     if bounds.empty:
         return
-    table = discrepancy_table(bounds)
-    table = table[table["published"].notna()]
-    if table.empty:
+    try:
+        table = discrepancy_table(bounds)
+    except InputError:  # the section of the factors says why
         return
+    if table.empty or table["published"].isna().all():
+        return
+    table = table[table["published"].notna()]
     for switch in SWITCHES:
         values = table[switch].dropna()
         if switch in _EFFECTS and len(values):
