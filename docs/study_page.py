@@ -101,7 +101,7 @@ def _measured(found: dict[str, Results]) -> str:
             f"### {study_tables.TITLES[name]}: {study['n_train']} samples, "
             f"{study['epochs']} epochs, {len(study['seeds'])} seeds\n"
         )
-        parts.append(study_tables.constants(results) + "\n")
+        parts.append(study_tables.short_constants(results) + "\n")
         sentences = [text for text in findings(results)["Measured"] if not text.startswith("From")]
         parts.append(" ".join([*sentences, *_typical(results)]) + "\n")
         parts.append(study_tables.trends(results, _TRENDS) + "\n")

@@ -76,6 +76,25 @@ def constants(results: Results) -> str:
     return markdown(shown.rename(columns={"upper: smallest": "upper: best, with ranges"}))
 
 
+def short_constants(results: Results) -> str:
+    """Return what the study page shows: a network a row, no sd of what is a side issue."""
+    table = lipschitz_table(results.models)
+    wanted = {
+        "lower": "lower bound",
+        "upper_lipsdp_neuron": "upper: LipSDP-Neuron",
+        "upper_best": "upper: best, with ranges",
+        "upper_norm_product": "norm product",
+        "paper": "paper",
+        "reproduction": "reproduction",
+    }
+    stems = [stem for stem in wanted if f"{stem}_mean" in table]
+    kept = [column for stem in stems for column in (f"{stem}_mean", f"{stem}_sd")]
+    shown = presentation(table[kept])
+    shown.columns = [wanted[stem] for stem in stems]
+    shown.insert(0, "network", [_cell(row) for _, row in table.iterrows()])
+    return markdown(shown)
+
+
 def trends(results: Results, quantities: tuple[str, ...] = ()) -> str:
     """Return whether the quantities fall with σ."""
     table = trend_table(results.models)
