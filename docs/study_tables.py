@@ -219,3 +219,59 @@ def identical(results: Results) -> dict[str, float] | None:
 def cell(results: Results, pair: tuple[float, float], column: str) -> np.ndarray:
     """Return one quantity of the models of one configuration, a value a seed."""
     return select_models(results.models, pair)[column].to_numpy(dtype=float)
+
+
+def degree_identity(results: Results) -> pd.DataFrame:
+    """Return Σ k·W_k over σ²·E‖J‖², which is 1 where all degrees are summed.
+
+    One row a model, side, centre and σ: share (of degrees up to the last one fitted), least
+    (the same with the weight beyond counted at the next degree, a lower bound of the whole),
+    tail (that weight's share of the variance), excess (Σ k times the lower ends of the
+    intervals of W_k, over the upper end of σ²·E‖J‖²; above 1 the identity is refuted).
+    """
+    keys = [names.MODEL, names.SIDE, names.CENTRE, names.STD]
+    weights = results.spectra[results.spectra[names.SPECTRUM] == "hermite"]
+    degrees = weights.assign(
+        total=weights["abscissa"] * weights["value"], low=weights["abscissa"] * weights["lower"]
+    )
+    sums = degrees.groupby(keys)[["total", "low"]].sum()
+    table = pd.read_csv(results.folder / names.FILE_HARMONICS)
+    table = table[table[names.SPECTRUM] == "hermite"]
+    numbers = table.pivot_table(index=keys, columns="quantity", values=["value", "upper"])
+    scale = np.square(sums.index.get_level_values(names.STD).astype(float))
+    energy = numbers["value"]["jacobian_energy"].reindex(sums.index) * scale
+    upper = numbers["upper"]["jacobian_energy"].reindex(sums.index) * scale
+    beyond = numbers["value"]["tail"].reindex(sums.index)
+    following = weights["abscissa"].max() + 1
+    return pd.DataFrame(
+        {
+            "share": sums["total"] / energy,
+            "least": (sums["total"] + following * beyond) / energy,
+            "tail": beyond / numbers["value"]["variance"].reindex(sums.index),
+            "excess": sums["low"] / upper,
+        }
+    ).reset_index()
+
+
+def identity(found: dict[str, Results]) -> str:
+    """Return the degree identity over all trained models on record."""
+    rows = []
+    for name, results in found.items():
+        table = degree_identity(results)
+        for (side, centre), group in table.groupby([names.SIDE, names.CENTRE]):
+            small = group[group["tail"] < 1e-3]
+            rows.append(
+                {
+                    "data": TITLES[name],
+                    "network": f"{side}, around {centre}",
+                    "spectra": len(group),
+                    "share up to degree 8": f"{group['share'].min():.3f} to "
+                    f"{group['share'].max():.3f}",
+                    "tail below 0.1 %": len(small),
+                    "their share": f"{small['share'].min():.3f} to {small['share'].max():.3f}"
+                    if len(small)
+                    else "–",
+                    "largest excess": f"{group['excess'].max():.3f}",
+                }
+            )
+    return markdown(pd.DataFrame(rows))

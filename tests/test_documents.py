@@ -52,6 +52,16 @@ def test_the_figures_are_drawn_from_the_result_files():
     assert len(figures.harmonics().axes) == 4
 
 
+def test_the_degree_identity_holds_on_every_trained_model_on_record():
+    tables = script("study_tables")
+    for results in tables.studies().values():
+        found = tables.degree_identity(results)
+        assert len(found) >= 60
+        assert (found["excess"] < 1).all()
+        whole = found[found["tail"] < 1e-3]
+        assert (whole["share"] - 1).abs().max() < 0.05 if len(whole) else True
+
+
 def test_every_figure_of_the_study_page_is_there():
     linked = re.findall(r"\]\(figures/([\w.-]+)\)", (ROOT / "docs" / "study.md").read_text("utf-8"))
     assert linked
