@@ -113,12 +113,6 @@ seed's decoder, images in [0, 1], rows and columns of each image exchanged:
 
 """
 
-CONV_COMMANDS = {
-    names.CIFAR10: "mlflow run . --env-manager local -P dataset=cifar10 -P model=conv -P epochs=5 "
-    "\\\n  -P seeds=14609714069366804553 -P encoder_std=1,0.1 -P input_noise_std=0 "
-    "-P attack_images=1 -P data_dir=DIR",
-}
-
 INTRODUCTION = """# Experiments
 
 Every number here is rendered from the files in results/ by `python docs/experiments.py render`;
@@ -177,7 +171,6 @@ def render() -> str:
     parts = [INTRODUCTION]
     parts += list(_paper_studies())
     parts += [_study(folder) for folder in sorted(RESULTS.glob("quick/*")) if folder.is_dir()]
-    parts += [_study(folder) for folder in sorted(RESULTS.glob("conv/*")) if folder.is_dir()]
     benchmarks = RESULTS / "benchmarks"
     for name, section in (("training", _training_benchmark), ("lipschitz", _lipschitz_benchmark)):
         path = benchmarks / f"{name}.json"
@@ -267,16 +260,15 @@ def _study(folder: Path) -> str:
     """Return the section of one study."""
     results = load_results(folder)
     study, machine = results.study, results.study["machine"]
-    conv = study.get("model") == "conv"
     minutes, seconds = divmod(round(study["wall_seconds"]), 60)
     texts = [to_terminal(training_table(results.models)), summarise(folder)]
     samples = f"{study['n_train']} training and {study['n_validation']} validation samples"
     blocks = "\n".join(f"```text\n{text}\n```\n" for text in texts)
     return f"""
-## {study["dataset"]}, {"convolutions" if conv else f"preset {study['preset']}"}
+## {study["dataset"]}, preset {study["preset"]}
 
 ```sh
-{CONV_COMMANDS[study["dataset"]] if conv else COMMANDS[study["dataset"]]}
+{COMMANDS[study["dataset"]]}
 ```
 
 {samples}, {study["epochs"]} epochs,
