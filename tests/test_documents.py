@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -54,12 +55,11 @@ def test_the_figures_are_drawn_from_the_result_files():
 
 def test_the_degree_identity_holds_on_every_trained_model_on_record():
     tables = script("study_tables")
-    for results in tables.studies().values():
-        found = tables.degree_identity(results)
-        assert len(found) >= 60
-        assert (found["excess"] < 1).all()
-        whole = found[found["tail"] < 1e-3]
-        assert (whole["share"] - 1).abs().max() < 0.05 if len(whole) else True
+    found = pd.concat([tables.degree_identity(results) for results in tables.studies().values()])
+    assert (found["excess"] < 1).all()
+    whole = found[found["tail"] < 1e-3]
+    assert len(whole) > 100
+    assert ((whole["share"] - 1).abs() < 0.05).all()
 
 
 def test_every_figure_of_the_study_page_is_there():
