@@ -515,6 +515,7 @@ def _together(figures: dict[str, Any]) -> str:
             "a stack": str(row["models_a_stack"]),
             "rows": str(row["rows"]),
             "epochs": str(row["epochs"]),
+            "device": str(row["machine"]["device"]).removeprefix("cpu") or "CPU",
             "threads": str(row["threads"]),
             "sequential / together, wall": f"{row['ratio']:.3f}",
             "processor time": f"{row['processor_time_ratio']:.3f}",
@@ -532,8 +533,8 @@ python benchmarks/together.py --help
 {_markdown(rows)}
 
 Medians of ratios within rounds; differences relative to the largest weight of a tensor. On the CPU
-nothing is gained, so `auto` trains together on a GPU only. There the ratio is not measured; what a
-stack took there stands in the training column of the CIFAR10 and CelebA tables above.
+nothing is gained, so `auto` trains together on a GPU only. What a stack took there in longer
+trainings stands in the training column of the CIFAR10 and CelebA tables above.
 """
 
 
@@ -656,8 +657,7 @@ OMP_NUM_THREADS=1 python benchmarks/conv_bounds.py --data-dir DIR --lipsdp \\
 ConvHarmonicVAE with its default layers and a code of {figures["code"]} numbers,
 {figures["epochs"]} epochs on {figures["rows"]} images of CIFAR10. Upper bounds certified, the
 smallest over the lower bound; {figures["threads"]} thread on a machine busy with other work, which
-the wall seconds show. LipSDP with max_size={figures["max_size"]}, as dense matrices: of 32 × 32
-pixels only. "–": not run.
+the wall seconds show. LipSDP as dense matrices: of 32 × 32 pixels only. "–": not run.
 
 {_markdown(values)}
 

@@ -2,18 +2,20 @@
 
     python docs/train_elsewhere.py export cifar10 FOLDER --data-dir DIR    here
     python docs/train_elsewhere.py train FOLDER --device cuda              there
-    python docs/train_elsewhere.py register FOLDER --data-dir DIR          here again
+    harmonicvae register --dataset cifar10 --data-dir DIR FOLDER/models/*  here again
 
 "export" writes the rows and the list of models, "train" needs nothing but this file, the
-package, torch and skorch, trains models of one shape together and keeps each as an
-estimator's folder; "register" stores them in the MLflow experiment "trained-elsewhere" with
-the machine that trained them, for ``harmonicvae study --reuse any``.
+package, torch and skorch, trains models of one shape together (convolutions singly, with
+--processes several at once) and keeps each as an estimator's folder; "register" stores them in
+the study's MLflow experiment with the machine that trained them, for
+``harmonicvae study --reuse any``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 import warnings
@@ -28,6 +30,7 @@ from harmonicvae.exceptions import CollapseWarning
 from harmonicvae.machine import machine
 from harmonicvae.models import HarmonicVAE, fit_together
 from harmonicvae.models.persistence import save_estimator
+from harmonicvae.tracking.specs import MODELS as MODELS_OF_A_STUDY
 from harmonicvae.tracking.specs import DataSpec, ModelSpec
 
 PLAN = "plan.json"
@@ -72,6 +75,7 @@ def _parts(options: argparse.Namespace) -> list[list[ModelSpec]]:
         "dataset": options.dataset,
         "latent_dim": study.LATENT_DIMS[options.dataset],
         "epochs": options.epochs or study.PRESETS["paper"][options.dataset][0],
+        "model": options.model,
     }
 
     def spec(std: float, noise: float, seed: int, *errors: str) -> ModelSpec:
@@ -83,6 +87,8 @@ def _parts(options: argparse.Namespace) -> list[list[ModelSpec]]:
     noises = [*study.INPUT_NOISE_STDS, *options.further_std]
     pairs = dict.fromkeys([(std, 0.0) for std in stds] + [(0.5, noise) for noise in noises])
     plain = [spec(*pair, seed) for seed in study.STUDY_SEEDS for pair in pairs]
+    if options.model != "mlp":
+        return [plain]
     columns = [(std, 0.0) for std in study.ENCODER_STDS]
     columns += [(study.ENCODER_COLUMN_STD, noise) for noise in study.INPUT_NOISE_STDS if noise]
     together = [spec(*pair, s, *ALL_SWITCHES) for s in study.STUDY_SEEDS for pair in columns]
@@ -99,7 +105,23 @@ def _parts(options: argparse.Namespace) -> list[list[ModelSpec]]:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train what is not trained yet, part by part, and keep every model."""
+    """Train what is not trained yet in this process, or divided among several."""
+    if options.processes == 1:
+        return _train(options)
+    context = multiprocessing.get_context("spawn")
+    processes = []
+    for number in range(options.processes):
+        own = argparse.Namespace(**{**vars(options), "share": (number, options.processes)})
+        processes.append(context.Process(target=_train, args=(own,)))
+        processes[-1].start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        sys.exit("not all models were trained; start again for those that are missing")
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Train part by part, and keep every model."""
     from harmonicvae.datasets.scaled import ScaledImages
 
     plan = json.loads((options.folder / PLAN).read_text(encoding="utf-8"))
@@ -109,6 +131,7 @@ def train(options: argparse.Namespace) -> None:
     for index in options.parts or range(len(plan["parts"])):
         specs = [_spec(item) for item in plan["parts"][index]]
         todo = [spec for spec in specs if not (_folder(options, spec) / TRAINED).exists()]
+        todo = todo[options.share[0] :: options.share[1]]
         if not todo:
             continue
         estimators = [
@@ -128,6 +151,7 @@ def train(options: argparse.Namespace) -> None:
                 "digest": plan["digest"],
                 "seconds": seconds,
                 "models_at_once": len(todo),
+                "processes": options.share[1],
                 "machine": machine(options.device),
             }
             (folder / TRAINED).write_text(json.dumps(figures, indent=1), encoding="utf-8")
@@ -191,17 +215,19 @@ def main() -> None:
     command.add_argument("--data-dir")
     command.add_argument("--epochs", type=int)
     command.add_argument("--further-std", type=float, nargs="*", default=[])
+    command.add_argument("--model", choices=MODELS_OF_A_STUDY, default="mlp")
     command.set_defaults(function=export)
     command = commands.add_parser("train")
     command.add_argument("folder", type=Path)
     command.add_argument("--device", default="cuda")
     command.add_argument("--parts", type=int, nargs="*")
+    command.add_argument("--processes", type=int, default=1, help="at once; for convolutions")
     command.add_argument(
         "--factors",
         action="store_true",
         help="keep only triangular factors of the outermost matrices, which have their norms",
     )
-    command.set_defaults(function=train)
+    command.set_defaults(function=train, share=(0, 1))
     options = parser.parse_args()
     options.function(options)
 

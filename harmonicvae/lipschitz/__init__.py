@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Progress, Task, as_network
 from harmonicvae.lipschitz.certificate import verify_certificate
@@ -18,6 +20,7 @@ from harmonicvae.lipschitz.interval import IntervalBranchAndBound, exact_constan
 from harmonicvae.lipschitz.lipsdp import LipSDPLayer, LipSDPNeuron
 from harmonicvae.lipschitz.lower import sampled_jacobian_norm
 from harmonicvae.lipschitz.sdp.conic import LipSDPConic
+from harmonicvae.lipschitz.slopes import slope_ranges
 from harmonicvae.lipschitz.spectral import NormProduct
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
@@ -67,6 +70,7 @@ def bound(
     slopes: str | None = None,
     box: Sequence[Any] | None = None,
     progress: Progress | None = None,
+    known: Sequence[Bound] = (),
     **options: Any,
 ) -> Bound:
     """Compute a certified upper bound of a network's ℓ2 Lipschitz constant.
@@ -91,6 +95,9 @@ def bound(
     progress : callable, default=None
         Called as ``progress(what, numbers)`` during long solves; True asks for an end with
         the best bound so far.
+    known : sequence of Bound, default=()
+        Bounds that were computed before with the same options and no box: "best" takes those
+        of this network, these errors and the same slope ranges instead of computing them again.
     **options
         Parameters of the method, for instance ``split=2`` of "lipsdp_neuron".
 
@@ -99,7 +106,7 @@ def bound(
     Bound
         In output units per input unit; ``status="certified"`` if proved with all
         rounding errors. "best" adds ``details["compared"]``, the value of each method,
-        and counts the time of all.
+        and counts the time of all that were computed now.
 
     Raises
     ------
@@ -132,11 +139,41 @@ def bound(
         raise InputError(f"method must be 'best' or one of {sorted(METHODS)}, got {method!r}")
     if slopes is None and box is None and not errors:
         shared["slopes"] = "propagated"
-    known = {name: _known_options(name, options) for name in BEST}
-    unused = set(options).difference(*known.values())
+    suited = {name: _known_options(name, options) for name in BEST}
+    unused = set(options).difference(*suited.values())
     if unused:
         raise InputError(f"no method of 'best' has the option {', '.join(sorted(unused))}")
-    return _best(network, errors, known, shared)
+    suitable = network.with_slopes(0.0, 1.0) if errors else network
+    found = _applicable(known, suitable, errors, shared) if box is None else {}
+    return _best(network, errors, suited, shared, found)
+
+
+def _applicable(
+    known: Sequence[Bound], network: LayeredNetwork, errors: Any, shared: dict[str, Any]
+) -> dict[str, Bound]:
+    """Return those of known bounds, by method, that would come out again."""
+    rule = shared["slopes"] or "activation"
+    rules = {rule}
+    wanted = [
+        item
+        for item in known
+        if (item.network_hash, item.status) == (network.hash, "certified")
+        and item.details.get("reproduction_errors") == sorted(errors)
+    ]
+    if wanted and rule == "propagated" and _are_activations_own(network):
+        rules.add("activation")
+    return {
+        item.method: replace(item, seconds=0.0, details={**item.details, "slopes": rule})
+        for item in wanted
+        if item.details.get("slopes") in rules
+    }
+
+
+def _are_activations_own(network: LayeredNetwork) -> bool:
+    """Tell whether no neuron's slope range is narrower than that of its activation."""
+    own, found = slope_ranges(network, "activation"), slope_ranges(network, "propagated")
+    pairs = zip([*own.alphas, *own.betas], [*found.alphas, *found.betas])
+    return all(np.array_equal(one, other) for one, other in pairs)
 
 
 def _best(
@@ -144,6 +181,7 @@ def _best(
     errors: Any,
     options: dict[str, dict[str, Any]],
     shared: dict[str, Any],
+    known: dict[str, Bound],
 ) -> Bound:
     """Run the methods of "best" and return the smallest certified bound."""
     stopped = False
@@ -160,7 +198,11 @@ def _best(
         suitable = network.with_slopes(0.0, 1.0) if errors else network
         if chosen.unsuitable(suitable) or (results and watched(name, {})):
             continue
-        results.append(chosen.bound(network, errors, **{**shared, "progress": watched}))
+        results.append(
+            known[name]
+            if name in known
+            else chosen.bound(network, errors, **{**shared, "progress": watched})
+        )
         if "attained" in results[-1].details and not results[-1].message:
             break  # exact: nothing can be smaller by more than its tolerance
     proved = [result for result in results if result.status == "certified"]

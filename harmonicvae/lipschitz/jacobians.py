@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from harmonicvae.exceptions import SolverError
 from harmonicvae.matrices import dense, is_sparse
@@ -16,6 +17,9 @@ from harmonicvae.norms import power_iteration
 _CHUNK_NUMBERS = 2_000_000
 #: Jacobians with no more rows or columns are formed, larger ones go through power iteration.
 _EXPLICIT_SIDE = 96
+#: Matrices of as many entries, of which no more than this share is ≠ 0, are multiplied as
+#: sparse ones.
+_SPARSE_SIZE, _SPARSE_SHARE = 100_000, 0.05
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class JacobianSearch:
     network : LayeredNetwork
         W_L replaced by its triangular factor where it is tall, W_0 by its own where it is
         wide, unless they are sparse: W_0 = LQᵀ, so that inputs are y = Qᵀx. Orthogonal factors
-        leave ‖J‖₂ alone.
+        leave ‖J‖₂ alone. Large matrices of few entries ≠ 0 are made sparse.
     basis : ndarray of shape (input_dim, r) or None
         Q; None where inputs are kept.
     tol : float
@@ -58,7 +62,7 @@ class JacobianSearch:
         keep_inputs: bool = False,
     ) -> JacobianSearch:
         """Reduce a network's outer layers; ``keep_inputs`` leaves the first one alone."""
-        weights, biases = list(network.weights), list(network.biases)
+        weights, biases = list(map(_lighter, network.weights)), list(network.biases)
         basis = None
         if weights[-1].shape[0] > weights[-1].shape[1] and not is_sparse(weights[-1]):
             weights[-1] = np.asarray(np.linalg.qr(weights[-1], mode="r"))
@@ -210,6 +214,14 @@ class JacobianSearch:
             if i > 0:
                 behind = (state.slopes[i] * behind) @ weights[i]
         return norms, total
+
+
+def _lighter(weight: Any) -> Any:
+    """Return a matrix in the form that is multiplied faster: sparse if it is large and thin."""
+    if is_sparse(weight) or weight.size < _SPARSE_SIZE:
+        return weight
+    thin = np.count_nonzero(weight) <= _SPARSE_SHARE * weight.size
+    return csr_array(weight) if thin else weight
 
 
 def _blurred_kink(values: np.ndarray, kink: tuple[float, float], blur: float) -> np.ndarray:

@@ -14,12 +14,14 @@ from harmonicvae.lipschitz.arguments import device_name, fraction, whole_number
 from harmonicvae.lipschitz.base import Candidate, LipschitzMethod, Task, layer_norms
 from harmonicvae.lipschitz.certificate import Split
 from harmonicvae.lipschitz.chain import BlockChain
-from harmonicvae.lipschitz.eclipse import LARGEST_SIZE, layerwise_multipliers
+from harmonicvae.lipschitz.eclipse import layerwise_multipliers
 from harmonicvae.lipschitz.lmi import Multipliers
 from harmonicvae.lipschitz.products import chain_parts, multiplied
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, perron_multipliers
 from harmonicvae.rounding import normalise
 
+#: Hidden neurons above which the inequality is not solved by default.
+LARGEST_HIDDEN = 4096
 #: Binary logarithm of how far the absolute weights' product may exceed ECLipsE-Fast's bound
 #: for their Perron vectors to be tried.
 _HOPELESS = 1.0
@@ -47,10 +49,10 @@ class LipSDPNeuron(LipschitzMethod):
         bounds and the largest slopes between them are multiplied. None: the whole network.
     max_iterations : int, default=100
         Interior-point iterations at most, ≥ 1.
-    max_size : int, default=3200
-        Largest number of rows of the inequality (inputs after reduction and hidden
-        neurons) that is solved at once. Larger networks get the best of ECLipsE,
-        ECLipsE-Fast and the Perron multipliers; a message says so.
+    max_size : int, default=4096
+        Largest number of hidden neurons, in all layers, that is solved at once. Larger
+        networks get the best of ECLipsE, ECLipsE-Fast and the Perron multipliers; a message
+        says so.
     device : str, default="cpu"
         Where torch computes, in float64; "cuda" for a GPU.
 
@@ -61,10 +63,10 @@ class LipSDPNeuron(LipschitzMethod):
     ``details``: "dual_value", a float64 value below which no choice of multipliers gets
     (not a lower bound of the constant itself), "duality_gap" (relative, of the bound),
     "iterations". Cost about 5D³ operations an iteration, 10–25 iterations as a rule, memory
-    about 14·8·D² bytes, D rows. Convolutions are solved as dense matrices, hence only where
-    the network has such; those of the default ConvHarmonicVAE on 32 × 32 × 3 pixels have
-    3,648 rows (decoder, code of 64 numbers; 5 minutes on one thread, 2.9 GiB) and 5,632
-    (encoder; 18 minutes, 4.7 GiB), more than ``max_size`` by default.
+    about 14·8·D² bytes; D is the number of hidden neurons plus the smallest of the widths of
+    the first and the last two layers, because a network that is narrower at its output is
+    solved as its mirror image (:func:`harmonicvae.lipschitz.sdp.neuron_problem.mirror_image`).
+    Convolutions are solved as dense matrices, hence only where the network has such.
 
     References
     ----------
@@ -89,7 +91,7 @@ class LipSDPNeuron(LipschitzMethod):
         gap: float = 1e-6,
         split: int | None = None,
         max_iterations: int = 100,
-        max_size: int = LARGEST_SIZE,
+        max_size: int = LARGEST_HIDDEN,
         device: str = "cpu",
     ) -> None:
         self.gap = gap
@@ -141,11 +143,10 @@ class LipSDPNeuron(LipschitzMethod):
             multipliers = Multipliers((), (), norm * norm)
             return _Result(multipliers, multipliers.bound(chain, norm * norm), 0)
         closed = self._closed_form(chain)
-        rows = min(chain.blocks[0].matrix.shape) + sum(chain.hidden_dims)
         if closed is not None and _is_exact(chain, closed, self.gap) and not self._per_layer:
             return _Result(closed, _attained(chain), 0)
-        if rows > self.max_size:
-            return self._recursive(task, chain, closed, rows)
+        if sum(chain.hidden_dims) > self.max_size:
+            return self._recursive(task, chain, closed)
         solved = self._solve(task, chain)
         if closed is not None and closed.bound(chain, closed.rho) < solved.multipliers.bound(
             chain, solved.multipliers.rho
@@ -171,10 +172,12 @@ class LipSDPNeuron(LipschitzMethod):
 
     def _solve(self, task: Task, chain: BlockChain) -> _Result:
         """Run the interior-point method."""
-        from harmonicvae.lipschitz.sdp.neuron_problem import build_problem
+        from harmonicvae.lipschitz.sdp.neuron_problem import build_problem, mirror_image
         from harmonicvae.lipschitz.sdp.structured import StructuredSolver  # torch: slow import
 
-        problem = build_problem(chain.reduced_matrices(), chain.alphas, chain.betas)
+        mirrored = self._is_better_mirrored(chain)
+        matrices = chain.reduced_matrices(), chain.alphas, chain.betas
+        problem = build_problem(*(mirror_image(*matrices) if mirrored else matrices))
 
         def progress(iteration: int, rho: float, lower: float) -> bool:
             return task.report(
@@ -188,8 +191,11 @@ class LipSDPNeuron(LipschitzMethod):
             problem, self._per_layer, self.gap, self.max_iterations, self.device
         )
         solution = solver.solve(progress)
-        multipliers = problem.multipliers(solution.rho, solution.t)
-        if solution.message:  # else there is nothing to gain
+        if mirrored:
+            multipliers = problem.mirrored_multipliers(solution.rho, solution.t)
+        else:
+            multipliers = problem.multipliers(solution.rho, solution.t)
+        if mirrored or solution.message:  # else there is nothing to gain
             multipliers = polished(chain, multipliers)
         message = solution.message
         if message:
@@ -201,12 +207,18 @@ class LipSDPNeuron(LipschitzMethod):
             message,
         )
 
-    def _recursive(
-        self, task: Task, chain: BlockChain, closed: Multipliers | None, rows: int
-    ) -> _Result:
+    def _is_better_mirrored(self, chain: BlockChain) -> bool:
+        """Return whether the mirror image is smaller and has multipliers of the same form."""
+        if self._per_layer and not all(
+            np.ptp(high - low) == 0.0 for low, high in zip(chain.alphas, chain.betas)
+        ):
+            return False
+        return min(chain.blocks[-1].matrix.shape) < min(chain.blocks[0].matrix.shape)
+
+    def _recursive(self, task: Task, chain: BlockChain, closed: Multipliers | None) -> _Result:
         """Bound a network that is too large to be solved at once."""
         found = [] if closed is None else [closed]
-        message = f"{rows} rows exceed max_size={self.max_size}: "
+        message = f"{sum(chain.hidden_dims)} hidden neurons exceed max_size={self.max_size}: "
         if self._per_layer:
             message += "ECLipsE-Fast was used"
         else:

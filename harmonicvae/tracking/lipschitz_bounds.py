@@ -13,6 +13,7 @@ import pandas as pd
 
 from harmonicvae import names
 from harmonicvae.lipschitz import METHODS, bound, lower_bound
+from harmonicvae.lipschitz.lipsdp import LARGEST_HIDDEN
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
 
@@ -33,15 +34,15 @@ class SolverOptions:
         Rule of the slope ranges of the best bound; None as in :func:`harmonicvae.lipschitz.bound`.
     gap : float, default=1e-6
         Relative duality gap at which to stop.
-    max_size : int, default=3200
-        Rows solved at once at most.
+    max_size : int, default=4096
+        Hidden neurons solved at once at most.
     device : str, default="cpu"
         Of torch.
     """
 
     slopes: str | None = None
     gap: float = 1e-6
-    max_size: int = 3200
+    max_size: int = LARGEST_HIDDEN
     device: str = "cpu"
 
     def of_method(self, method: str) -> dict[str, Any]:
@@ -165,12 +166,13 @@ def measure_side(
     -------
     SideBounds
     """
-    uppers = {}
-    for method in methods:
-        if method == names.BEST:
-            uppers[method] = best_bound(network, errors, solver)
-        elif not METHODS[method]().unsuitable(network):
-            uppers[method] = bound(network, method, errors, **solver.of_method(method))
+    uppers = {
+        method: bound(network, method, errors, **solver.of_method(method))
+        for method in methods
+        if method != names.BEST and not METHODS[method]().unsuitable(network)
+    }
+    if names.BEST in methods:
+        uppers[names.BEST] = best_bound(network, errors, solver, tuple(uppers.values()))
     return SideBounds(network, uppers, lower_bound(network, points, n_steps=n_steps), errors)
 
 
@@ -178,6 +180,7 @@ def best_bound(
     network: LayeredNetwork,
     errors: tuple[str, ...] = (),
     solver: SolverOptions = DEFAULT_OPTIONS,
+    known: Sequence[Bound] = (),
 ) -> Bound:
     """Return the smallest certified bound, computed once a process for the same network.
 
@@ -187,6 +190,8 @@ def best_bound(
     errors : tuple of str
         Reproduction errors.
     solver : SolverOptions
+    known : sequence of Bound, default=()
+        Bounds with these options that need not be computed again, where they are the same.
 
     Returns
     -------
@@ -203,7 +208,9 @@ def best_bound(
     if key not in _BEST_BOUNDS:
         options = asdict(solver)
         slopes = options.pop("slopes")
-        _BEST_BOUNDS[key] = bound(network, names.BEST, errors, slopes=slopes, **options)
+        _BEST_BOUNDS[key] = bound(
+            network, names.BEST, errors, slopes=slopes, known=known, **options
+        )
     _BEST_BOUNDS.move_to_end(key)
     while len(_BEST_BOUNDS) > _BEST_KEPT:
         _BEST_BOUNDS.popitem(last=False)

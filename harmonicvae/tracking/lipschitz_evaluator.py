@@ -30,7 +30,7 @@ class LipschitzEvaluator(VAEEvaluator):
     "eclipse_fast", "lipsdp_neuron", "best"): keys of ``harmonicvae.lipschitz.METHODS``, as they
     are published, with slopes from the activation alone, and "best"; those that do not apply to
     a network are left out); ``slopes`` (None: "propagated"; rule of "best"); ``gap`` (1e-6),
-    ``max_size`` (3200) and ``device`` ("cpu") of LipSDP; ``n_points`` (512 data points for the
+    ``max_size`` (4096) and ``device`` ("cpu") of LipSDP; ``n_points`` (512 data points for the
     lower bound), ``n_steps`` (100 ascent steps from the best of them), ``random_state`` (0, of
     the sampled codes) and ``reproduction_errors`` (()).
 

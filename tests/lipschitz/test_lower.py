@@ -236,6 +236,28 @@ def test_wide_ends_are_reduced_without_loss(dims):
     assert result.value == pytest.approx(max(norms))
 
 
+@pytest.mark.parametrize("activation", ["elu", "relu"])
+def test_thin_matrices_are_multiplied_as_sparse_ones(activation, monkeypatch):
+    rng = np.random.default_rng(4)
+    weights = [
+        rng.standard_normal(shape) * (rng.random(shape) < 0.02)
+        for shape in [(500, 400), (400, 500), (300, 400)]
+    ]
+    network = LayeredNetwork.from_arrays(weights, activation=activation)
+    thin = JacobianSearch.of(network)
+    assert thin.network.is_sparse
+    monkeypatch.setattr("harmonicvae.lipschitz.jacobians._SPARSE_SHARE", 0.0)
+    full = JacobianSearch.of(network)
+    assert not full.network.is_sparse
+    points = rng.standard_normal((7, 400))
+    assert thin.norms(points) == pytest.approx(full.norms(full.reduce(points)), rel=1e-3)
+    vectors = rng.standard_normal((7, 400))
+    norms, gradients = thin.gradients(thin.state(points), vectors)
+    other, reduced = full.gradients(full.state(full.reduce(points)), full.reduce(vectors))
+    assert norms == pytest.approx(other, rel=1e-12)
+    assert gradients == pytest.approx(full.expand(reduced), rel=1e-9, abs=1e-9)
+
+
 def test_bracket_holds_both_sides():
     network = random_network(4, [5, 8, 8, 3], "sigmoid")
     result = bracket(network, np.zeros((3, 5)), n_steps=3)

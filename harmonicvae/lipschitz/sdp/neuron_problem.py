@@ -74,19 +74,47 @@ class NeuronProblem:
         Multipliers
             One number a neuron.
         """
-        values, shifts, shifted = [], [], 0
-        parts = np.split(np.maximum(t, 0.0), np.cumsum(self.dims[1:-1]))
-        for part, scale, log in zip(parts, self.scales, self.logs):
-            own = 2.0 * part / rho / scale**2
-            middle = float(np.median(own[own > 0])) if np.any(own > 0) else 1.0
-            shift = round(log + 0.5 * math.log2(middle)) - shifted
-            shifted += shift
-            own = np.clip(own, middle / _WIDEST, middle * _WIDEST) * (own > 0)
-            values.append(own * 2.0 ** (2.0 * (log - shifted)))
-            shifts.append(shift)
-        return Multipliers(
-            tuple(values), tuple(shifts), rho * 2.0 ** (2.0 * (shifted - self.logs[-1]))
-        )
+        owns = [2.0 * part / rho / scale**2 for part, scale in zip(self._parts(t), self.scales)]
+        return _moderate(owns, self.logs, rho)
+
+    def mirrored_multipliers(self, rho: float, t: np.ndarray) -> Multipliers:
+        """Return ρ and t in the units of the chain whose :func:`mirror_image` was built.
+
+        Parameters
+        ----------
+        rho : float
+            ρ > 0 in the solver's scale.
+        t : ndarray of shape (N,)
+            Multipliers in the solver's scale, all layers of the mirror image one after another.
+
+        Returns
+        -------
+        Multipliers
+            One number a neuron: 4 / (ρT(β − α)²) in the place of the mirror image's T.
+
+        Notes
+        -----
+        The inequality is a definite form on the graph of the network, its matrix diagonal up
+        to 2 × 2 blocks T[[1, −m], [−m, αβ]], m = (α+β)/2, one a neuron. The inverse of that
+        matrix, negated, is definite on the orthogonal complement, which is the graph of the
+        mirror image with the signs of its weights reversed (dualization lemma).
+
+        References
+        ----------
+        C. W. Scherer, S. Weiland, "Linear matrix inequalities in control", lecture notes, 2000
+        (dualization lemma).
+        """
+        owns, logs = [], []
+        groups = zip(self._parts(t), self.scales, self.alphas, self.betas, self.logs)
+        for part, scale, low, high, log in groups:
+            own = _within(2.0 * part / scale**2)
+            owns.append(4.0 / own / (high - low) ** 2)
+            logs.append(self.logs[-1] - log)
+        return _moderate(owns[::-1], [*logs[::-1], self.logs[-1]], rho)
+
+    def _parts(self, t: np.ndarray) -> list[np.ndarray]:
+        """Return the multipliers of each layer, none below 0."""
+        return np.split(np.maximum(t, 0.0), np.cumsum(self.dims[1:-1]))
 
     def value(self, rho: float, exponent: int) -> float:
         """Return √ρ in the units of a network whose chain has the given exponent."""
@@ -147,6 +175,57 @@ def build_problem(
         tuple(scales),
         tuple(logs),
     )
+
+
+def mirror_image(
+    matrices: Sequence[np.ndarray], alphas: Sequence[np.ndarray], betas: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray], list[np.ndarray]]:
+    """Return the transposed matrices and the slope ranges from the output to the input.
+
+    Parameters
+    ----------
+    matrices, alphas, betas
+        As for :func:`build_problem`.
+
+    Returns
+    -------
+    matrices, alphas, betas : list of ndarray
+        The Jacobians of that chain are the transposes of the given one's, and so LipSDP of one
+        multiplier a neuron has the same value: see
+        :meth:`NeuronProblem.mirrored_multipliers`.
+
+    Examples
+    --------
+    >>> matrices, alphas, betas = mirror_image(
+    ...     [np.ones((4, 4)), np.ones((3, 4)), np.ones((2, 3))],
+    ...     [np.zeros(4), np.zeros(3)], [np.ones(4), np.ones(3)])
+    >>> [matrix.shape for matrix in matrices], [len(alpha) for alpha in alphas]
+    ([(3, 2), (4, 3), (4, 4)], [3, 4])
+    """
+    return [matrix.T for matrix in reversed(matrices)], list(alphas[::-1]), list(betas[::-1])
+
+
+def _moderate(owns: Sequence[np.ndarray], logs: Sequence[float], rho: float) -> Multipliers:
+    """Return multipliers own · 4**log of the layers, the last log that of ρ, in moderate scales."""
+    values, shifts, shifted = [], [], 0
+    for own, log in zip(owns, logs):
+        middle = _middle(own)
+        shift = round(log + 0.5 * math.log2(middle)) - shifted
+        shifted += shift
+        values.append(_within(own) * (own > 0) * 2.0 ** (2.0 * (log - shifted)))
+        shifts.append(shift)
+    return Multipliers(tuple(values), tuple(shifts), rho * 2.0 ** (2.0 * (shifted - logs[-1])))
+
+
+def _middle(own: np.ndarray) -> float:
+    """Return the median of the positive numbers, 1 if there are none."""
+    return float(np.median(own[own > 0])) if np.any(own > 0) else 1.0
+
+
+def _within(own: np.ndarray) -> np.ndarray:
+    """Return numbers, all > 0, within a factor of the median of those > 0."""
+    middle = _middle(own)
+    return np.clip(own, middle / _WIDEST, middle * _WIDEST)
 
 
 def _positive(size: float) -> float:
