@@ -230,7 +230,9 @@ def _add_lipschitz(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--slopes", default="", help="of best: activation or propagated")
     parser.add_argument("--gap", default="", help="relative duality gap of LipSDP, 1e-6 without")
-    parser.add_argument("--max-size", default="", help="rows of LipSDP solved at once at most")
+    parser.add_argument(
+        "--max-size", default="", help="hidden neurons that LipSDP takes at most, 4096 without"
+    )
     parser.add_argument("--device", default="cpu", help="of LipSDP: auto, cpu, cuda")
     parser.add_argument("--points", default="512", help="data points of the lower bound")
     parser.add_argument("--steps", default="100", help="ascent steps from the best points")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +40,21 @@ from harmonicvae.tracking.storage import in_clear_words
 #: CelebA's partition lists more images than many copies hold; absent ones are counted.
 _DATA_OPTIONS: dict[str, dict[str, Any]] = {names.CELEBA: {"allow_missing": True}}
 
+#: Parts of a study's plan that the shell always tells, and names of options that differ.
+_ALWAYS_TOLD = ("radii", "model", "reproduction_errors")
+_OPTIONS = {
+    "encoder_stds": "--encoder-std",
+    "input_noise_stds": "--input-noise-std",
+    "n_images": "--attack-images",
+}
+
 
 def run_study(parsed: argparse.Namespace) -> int:
     """Run the study, or with the verb "sweep" its training part only."""
     recorded = _recorded(parsed) if getattr(parsed, "check", "") else None
     plan = study_plan(parsed)
     if recorded is not None:
-        plan = _as_recorded(plan, recorded)
+        plan = _as_recorded(plan, recorded, set(_given(parsed)))
     output = check_output(parsed.output or f"harmonicvae-results/{plan.data.name}")
     if recorded is not None and output.resolve() == recorded.resolve():
         raise InputError(
@@ -85,8 +93,8 @@ def _recorded(parsed: argparse.Namespace) -> Path:
     )
 
 
-def _as_recorded(plan: study.StudyPlan, recorded: Path) -> study.StudyPlan:
-    """Return the plan of a recorded study, trained anew."""
+def _as_recorded(plan: study.StudyPlan, recorded: Path, given: set[str]) -> study.StudyPlan:
+    """Return the plan of a recorded study, trained anew; refuse what was given otherwise."""
     record = load_results(recorded).study
     if record.get("dataset") != plan.data.name:
         raise InputError(
@@ -114,7 +122,21 @@ def _as_recorded(plan: study.StudyPlan, recorded: Path) -> study.StudyPlan:
         raise InputError(
             f"{names.FILE_STUDY} of {str(recorded)!r} does not say how the study was run: {error!r}"
         ) from error
+    _refuse_other_options(plan, known, given)
     return replace(plan, reuse=False, any_code=False, **known)
+
+
+def _refuse_other_options(plan: study.StudyPlan, known: dict[str, Any], given: set[str]) -> None:
+    """Refuse options of a study that are given, and otherwise than they are recorded."""
+    usual = {field.name: field.default for field in fields(plan)}
+    always = {name for name in _ALWAYS_TOLD if getattr(plan, name) != usual[name]}
+    for name in known:
+        if name in given | always and getattr(plan, name) != known[name]:
+            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+            raise InputError(
+                f"a recorded study is repeated as it was: leave out {option}, or give "
+                f"{known[name]} as recorded, got {getattr(plan, name)}"
+            )
 
 
 def _refuse_other_data(recorded: Path, digest: str) -> None:

@@ -120,6 +120,36 @@ def test_the_record_is_not_overwritten_by_what_is_compared_with_it(copy, capsys,
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        ["--epochs", "2"],
+        ["--seeds", "3,4"],
+        ["--encoder-std", "1"],
+        ["--input-noise-std", "1"],
+        ["--attack-images", "3"],
+        ["--radii", "2"],
+        ["--model", "conv"],
+        ["--reproduction-errors", "kl_form"],
+    ],
+    ids=lambda option: option[0],
+)
+def test_options_other_than_recorded_are_refused_at_once(copy, tmp_path, capsys, option):
+    before = count_runs()
+    target = ["--check", str(copy), "--output", str(tmp_path / "new")]
+    assert main([*CHECK, *option, *target]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"leave out {option[0]}" in line
+    assert count_runs() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_options_as_recorded_are_taken(copy, tmp_path, trained):
+    target = ["--check", str(copy), "--output", str(tmp_path / "new")]
+    assert main([*STUDY, *target]) == 0
+    assert trained == ["sinc-e0.5-n0-s3"]
+
+
+@pytest.mark.parametrize(
     ("entries", "word"),
     [
         ({"dataset": "celeba"}, "--dataset celeba"),
