@@ -121,7 +121,9 @@ def train(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    """Train part by part, and keep every model."""
+    """Train the process's own share part by part, and keep every model."""
+    own, of_all = options.share
+    missing = 0
     from harmonicvae.datasets.scaled import ScaledImages
 
     plan = json.loads((options.folder / PLAN).read_text(encoding="utf-8"))
@@ -129,9 +131,8 @@ def _train(options: argparse.Namespace) -> None:
     rows = ScaledImages(raw) if raw.dtype == np.uint8 else raw
     warnings.simplefilter("ignore", CollapseWarning)  # it is in the estimator's file
     for index in options.parts or range(len(plan["parts"])):
-        specs = [_spec(item) for item in plan["parts"][index]]
+        specs = [_spec(item) for item in plan["parts"][index]][own::of_all]
         todo = [spec for spec in specs if not (_folder(options, spec) / TRAINED).exists()]
-        todo = todo[options.share[0] :: options.share[1]]
         if not todo:
             continue
         estimators = [
@@ -144,6 +145,7 @@ def _train(options: argparse.Namespace) -> None:
         for spec, estimator, failure in zip(todo, estimators, failures):
             if failure is not None:
                 print(f"{_folder(options, spec).name}: {failure}", flush=True)
+                missing += 1
                 continue
             folder = _keep(estimator, _folder(options, spec), options.factors)
             figures = {
@@ -151,11 +153,13 @@ def _train(options: argparse.Namespace) -> None:
                 "digest": plan["digest"],
                 "seconds": seconds,
                 "models_at_once": len(todo),
-                "processes": options.share[1],
+                "processes": of_all,
                 "machine": machine(options.device),
             }
             (folder / TRAINED).write_text(json.dumps(figures, indent=1), encoding="utf-8")
         print(f"part {index}: {len(todo)} models, {seconds * len(todo):.1f} s", flush=True)
+    if missing:
+        sys.exit(f"{missing} models were not trained, see above")
 
 
 def _keep(estimator: HarmonicVAE, folder: Path, factors: bool) -> Path:

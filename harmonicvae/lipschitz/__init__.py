@@ -106,7 +106,7 @@ def bound(
     Bound
         In output units per input unit; ``status="certified"`` if proved with all
         rounding errors. "best" adds ``details["compared"]``, the value of each method,
-        and counts the time of all that were computed now.
+        and counts the time of all, known ones too.
 
     Raises
     ------
@@ -143,6 +143,8 @@ def bound(
     unused = set(options).difference(*suited.values())
     if unused:
         raise InputError(f"no method of 'best' has the option {', '.join(sorted(unused))}")
+    if not isinstance(known, Sequence) or not all(isinstance(item, Bound) for item in known):
+        raise InputError(f"known must be a sequence of Bound, got {known!r}")
     suitable = network.with_slopes(0.0, 1.0) if errors else network
     found = _applicable(known, suitable, errors, shared) if box is None else {}
     return _best(network, errors, suited, shared, found)
@@ -157,14 +159,14 @@ def _applicable(
     wanted = [
         item
         for item in known
-        if (item.network_hash, item.status) == (network.hash, "certified")
+        if (item.network_hash, item.status, item.scope) == (network.hash, "certified", "global")
         and item.details.get("reproduction_errors") == sorted(errors)
     ]
     if wanted and rule == "propagated" and _are_activations_own(network):
         rules.add("activation")
     return {
-        item.method: replace(item, seconds=0.0, details={**item.details, "slopes": rule})
-        for item in wanted
+        item.method: replace(item, details={**item.details, "slopes": rule})
+        for item in sorted(wanted, key=lambda item: -item.value)  # the smallest comes last
         if item.details.get("slopes") in rules
     }
 
@@ -284,6 +286,7 @@ def bracket(
     slopes: str | None = None,
     box: Sequence[Any] | None = None,
     progress: Progress | None = None,
+    known: Sequence[Bound] = (),
     **options: Any,
 ) -> Bracket:
     """Compute an upper and a lower bound of a network's ℓ2 Lipschitz constant.
@@ -294,7 +297,7 @@ def bracket(
         Any network that can be represented exactly.
     x : array-like of shape (n, ...), default=None
         Inputs from which the lower bound starts beside random ones.
-    method, reproduction_errors, slopes, box, progress
+    method, reproduction_errors, slopes, box, progress, known
         Passed to :func:`bound`; the errors do not act on the lower bound.
     **options
         Passed to :func:`bound` if a method has it, else to :func:`lower_bound`.
@@ -333,7 +336,7 @@ def bracket(
         for key, value in _known_options(name, options).items()
     }
     rest = {key: value for key, value in options.items() if key not in own}
-    shared: dict[str, Any] = {"slopes": slopes, "box": box, "progress": progress}
+    shared: dict[str, Any] = {"slopes": slopes, "box": box, "progress": progress, "known": known}
     upper = bound(network, method, reproduction_errors, **shared, **own)
     lower = lower_bound(network, x, **({"box": box} if box is not None else {}), **rest)
     return Bracket.joined(lower, upper)

@@ -14,6 +14,8 @@ from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz.slopes import SlopeRanges, slope_ranges
 from harmonicvae.matrices import (
     columns_that_are_seen,
+    dense,
+    is_sparse,
     largest_entry,
     plus_constant,
     rows_that_see,
@@ -117,6 +119,11 @@ class BlockChain:
         return any(block.is_zero for block in self.blocks)
 
     @property
+    def is_sparse(self) -> bool:
+        """True if a matrix is sparse."""
+        return any(is_sparse(block.matrix) for block in self.blocks)
+
+    @property
     def exponent(self) -> int:
         """Sum of the blocks' exponents."""
         return sum(block.exponent for block in self.blocks)
@@ -188,6 +195,20 @@ class BlockChain:
             self.kept[inner],
             self.slope_exponents[inner],
         )
+
+    def with_dense_matrices(self) -> BlockChain:
+        """Return the same chain with all matrices dense."""
+        if not self.is_sparse:
+            return self
+        blocks = [
+            replace(
+                block,
+                matrix=dense(block.matrix),
+                error=None if block.error is None else dense(block.error),
+            )
+            for block in self.blocks
+        ]
+        return replace(self, blocks=tuple(blocks))
 
     def with_square_input(self) -> BlockChain:
         """Replace a wide first block by a square one that maps the unit ball onto no less.

@@ -11,7 +11,7 @@ from harmonicvae.lipschitz.chain import BlockChain
 from harmonicvae.lipschitz.lmi import Multipliers
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, fast_step
 
-#: Rows of a matrix inequality above which it is not solved by default.
+#: Rows of a layer's program above which it is not solved.
 LARGEST_SIZE = 3200
 
 

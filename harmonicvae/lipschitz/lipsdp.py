@@ -18,10 +18,11 @@ from harmonicvae.lipschitz.eclipse import layerwise_multipliers
 from harmonicvae.lipschitz.lmi import Multipliers
 from harmonicvae.lipschitz.products import chain_parts, multiplied
 from harmonicvae.lipschitz.recursion import Recursion, fast_multipliers, perron_multipliers
-from harmonicvae.rounding import normalise
+from harmonicvae.lipschitz.steepest import attained, attained_log2
+from harmonicvae.readers.affine_maps import MAX_MATRIX_BYTES
 
-#: Hidden neurons above which the inequality is not solved by default.
-LARGEST_HIDDEN = 4096
+#: Hidden neurons, and rows, above which the inequality is not solved by default.
+LARGEST_HIDDEN, _LARGEST_ROWS = 4096, 5120
 #: Binary logarithm of how far the absolute weights' product may exceed ECLipsE-Fast's bound
 #: for their Perron vectors to be tried.
 _HOPELESS = 1.0
@@ -51,8 +52,9 @@ class LipSDPNeuron(LipschitzMethod):
         Interior-point iterations at most, ≥ 1.
     max_size : int, default=4096
         Largest number of hidden neurons, in all layers, that is solved at once. Larger
-        networks get the best of ECLipsE, ECLipsE-Fast and the Perron multipliers; a message
-        says so.
+        networks get the best of ECLipsE, ECLipsE-Fast and the Perron multipliers, sparse ones
+        ECLipsE-Fast; a message says so. So do networks with D > 5120, see below, unless
+        ``max_size`` is no less than D.
     device : str, default="cpu"
         Where torch computes, in float64; "cuda" for a GPU.
 
@@ -62,11 +64,11 @@ class LipSDPNeuron(LipschitzMethod):
     ECLipsE-Fast nor, for α = 0, ‖B_L⋯B_0‖₂ with B = β|W|, which is exact for nonnegative weights.
     ``details``: "dual_value", a float64 value below which no choice of multipliers gets
     (not a lower bound of the constant itself), "duality_gap" (relative, of the bound),
-    "iterations". Cost about 5D³ operations an iteration, 10–25 iterations as a rule, memory
-    about 14·8·D² bytes; D is the number of hidden neurons plus the smallest of the widths of
+    "iterations". Cost about 5D³ operations an iteration, 10–30 iterations as a rule, memory
+    about 25·8·D² bytes; D is the number of hidden neurons plus the smallest of the widths of
     the first and the last two layers, because a network that is narrower at its output is
     solved as its mirror image (:func:`harmonicvae.lipschitz.sdp.neuron_problem.mirror_image`).
-    Convolutions are solved as dense matrices, hence only where the network has such.
+    Sparse matrices, as of large convolutions, are made dense.
 
     References
     ----------
@@ -84,6 +86,7 @@ class LipSDPNeuron(LipschitzMethod):
     """
 
     name = "lipsdp_neuron"
+    takes_sparse = True
     _per_layer = False
 
     def __init__(
@@ -142,11 +145,14 @@ class LipSDPNeuron(LipschitzMethod):
             norm = chain.layer_norms()[0]
             multipliers = Multipliers((), (), norm * norm)
             return _Result(multipliers, multipliers.bound(chain, norm * norm), 0)
+        reason = self._too_large(chain)
+        if not reason:
+            chain = chain.with_dense_matrices()
         closed = self._closed_form(chain)
         if closed is not None and _is_exact(chain, closed, self.gap) and not self._per_layer:
-            return _Result(closed, _attained(chain), 0)
-        if sum(chain.hidden_dims) > self.max_size:
-            return self._recursive(task, chain, closed)
+            return _Result(closed, attained(chain), 0)
+        if reason:
+            return self._recursive(task, chain, closed, reason)
         solved = self._solve(task, chain)
         if closed is not None and closed.bound(chain, closed.rho) < solved.multipliers.bound(
             chain, solved.multipliers.rho
@@ -165,7 +171,7 @@ class LipSDPNeuron(LipschitzMethod):
                 found.append(fast)
         except SolverError:
             pass
-        if not self._per_layer:
+        if not self._per_layer and not chain.is_sparse:
             with suppress(SolverError):
                 found.append(perron_multipliers(chain, largest))
         return min(found, key=lambda item: item.bound(chain, item.rho), default=None)
@@ -215,11 +221,27 @@ class LipSDPNeuron(LipschitzMethod):
             return False
         return min(chain.blocks[-1].matrix.shape) < min(chain.blocks[0].matrix.shape)
 
-    def _recursive(self, task: Task, chain: BlockChain, closed: Multipliers | None) -> _Result:
+    def _too_large(self, chain: BlockChain) -> str:
+        """Return why a part is not solved at once; empty if it is."""
+        hidden = sum(chain.hidden_dims)
+        if hidden > self.max_size:
+            return f"{hidden} hidden neurons exceed max_size={self.max_size}"
+        end = chain.blocks[-1 if self._is_better_mirrored(chain) else 0]
+        rows = hidden + min(end.matrix.shape)
+        if rows > max(_LARGEST_ROWS, self.max_size):
+            return f"{rows} rows exceed {_LARGEST_ROWS} and max_size={self.max_size}"
+        largest = max(8 * math.prod(block.matrix.shape) for block in chain.blocks)
+        if chain.is_sparse and largest > MAX_MATRIX_BYTES:
+            return f"a dense matrix would take {largest / 2**30:.3g} GiB"
+        return ""
+
+    def _recursive(
+        self, task: Task, chain: BlockChain, closed: Multipliers | None, reason: str
+    ) -> _Result:
         """Bound a network that is too large to be solved at once."""
         found = [] if closed is None else [closed]
-        message = f"{sum(chain.hidden_dims)} hidden neurons exceed max_size={self.max_size}: "
-        if self._per_layer:
+        message = f"{reason}: "
+        if self._per_layer or chain.is_sparse:
             message += "ECLipsE-Fast was used"
         else:
             message += "the best of ECLipsE and closed forms was used"
@@ -232,7 +254,7 @@ class LipSDPNeuron(LipschitzMethod):
         if not found:
             raise SolverError("neither ECLipsE nor a closed form gave multipliers")
         best = min(found, key=lambda item: item.bound(chain, item.rho))
-        return _Result(best, _attained(chain), 0, message)
+        return _Result(best, attained(chain), 0, message)
 
 
 class LipSDPLayer(LipSDPNeuron):
@@ -279,30 +301,9 @@ def polished(chain: BlockChain, multipliers: Multipliers) -> Multipliers:
 
 def _is_exact(chain: BlockChain, multipliers: Multipliers, gap: float) -> bool:
     """Return whether the network with its steepest slopes everywhere reaches the value."""
-    return _attained_log2(chain) - _value_log2(multipliers) >= math.log2(1.0 - gap)
+    return attained_log2(chain) - _value_log2(multipliers) >= math.log2(1.0 - gap)
 
 
 def _value_log2(multipliers: Multipliers) -> float:
     """Return the binary logarithm of the bound that multipliers propose for the scaled chain."""
     return 0.5 * math.log2(multipliers.rho) - sum(multipliers.shifts)
-
-
-def _attained(chain: BlockChain) -> float:
-    """Return a value in the network's units below which no multipliers get."""
-    logarithm = _attained_log2(chain) + chain.exponent
-    return math.inf if logarithm > 1023 else 2.0**logarithm
-
-
-def _attained_log2(chain: BlockChain) -> float:
-    """Return log2 ‖W_L D_L ⋯ D_1 W_0‖₂ of the scaled matrices, each D the steepest slopes.
-
-    No multipliers prove less: this is LipSDP's value for one feasible point of its dual.
-    """
-    matrices = chain.reduced_matrices()
-    product, total = matrices[0], 0
-    for matrix, low, high in zip(matrices[1:], chain.alphas, chain.betas):
-        steepest = np.where(np.abs(high) >= np.abs(low), high, low)
-        product, exponent = normalise(matrix @ (steepest[:, None] * product))
-        total += exponent
-    norm = float(np.linalg.norm(product, 2))
-    return math.log2(norm) + total if norm > 0 else -math.inf

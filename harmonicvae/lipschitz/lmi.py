@@ -34,7 +34,6 @@ from harmonicvae.lipschitz.proofs import (
     whole_numbers,
 )
 from harmonicvae.lipschitz.sparse_lmi import SparseLmi, sparse_form
-from harmonicvae.matrices import is_sparse
 from harmonicvae.rounding import product_up, round_up
 
 #: ρ is raised by 1 + this · 8ᵏ, k ≤ LADDER_STEPS, until the inequality is proved.
@@ -122,7 +121,7 @@ class Multipliers(ChainProposal):
         sparse = sparse_form(chain)
         if sparse is not None and SparseLmi(sparse, proposal).proves(rho):
             return proposal.bound(sparse, rho)
-        if any(is_sparse(block.matrix) for block in chain.blocks):
+        if chain.is_sparse:
             return math.inf
         reduced = chain.with_square_input()
         proved = LmiMatrix(reduced, proposal).proves(rho)

@@ -47,7 +47,7 @@ from harmonicvae.lipschitz.sparse_terms import (
     sided,
     summed,
 )
-from harmonicvae.matrices import columns_times, is_sparse, ones_like
+from harmonicvae.matrices import columns_times, ones_like
 
 #: Dense chains with fewer neurons, or a larger share of entries ≠ 0, are not taken for sparse.
 _SPARSE_ROWS, _SPARSE_SHARE = 1500, 0.05
@@ -83,7 +83,7 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
     >>> sparse_form(build_chain(network)) is None
     True
     """
-    if not any(is_sparse(block.matrix) for block in chain.blocks):
+    if not chain.is_sparse:
         size = sum(block.matrix.size for block in chain.blocks)
         entries = sum(np.count_nonzero(block.matrix) for block in chain.blocks)
         products = any(block.error is not None for block in chain.blocks)
@@ -91,7 +91,7 @@ def sparse_form(chain: BlockChain) -> BlockChain | None:
         if small or products or entries > _SPARSE_SHARE * size:
             return None
     sparse = replace(chain, blocks=tuple(map(_sparse_block, chain.blocks)))
-    if any(is_sparse(block.matrix) for block in chain.blocks):
+    if chain.is_sparse:
         return sparse
     dims = [min(chain.blocks[0].matrix.shape), *chain.hidden_dims]
     layers = ArrowForm(np.arange(sum(dims)), tuple(np.cumsum(dims).tolist()))

@@ -141,11 +141,18 @@ def test_errors_shrink_as_the_root_of_the_samples():
     truth = quantities(function, slope, mean, std)
     sizes = (128, 512, 2048)
     found = [repeated("step", 60, size, n_resamples=100, max_degree=2) for size in sizes]
-    for quantity in ("variance", "mean_degree", "first_weight", "squared_mean"):
+    names = ("variance", "mean_degree", "first_weight", "squared_mean", "jacobian_energy")
+    for quantity in names:
         values = np.array([[item[quantity].value for item in group] for group in found])
         errors = np.sqrt(((values - truth[quantity]) ** 2).mean(axis=1))
         rate = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
         assert -0.65 < rate < -0.35, (quantity, rate)
+    abscissa = found[0][0].stability.abscissa
+    curve = np.polynomial.polynomial.polyval(abscissa, weights(function, mean, std, 60))
+    values = np.array([[item.stability.values for item in group] for group in found])
+    errors = np.sqrt(((values - curve) ** 2).mean(axis=1))
+    rates = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
+    assert ((rates > -0.65) & (rates < -0.35)).all(), rates
 
 
 def test_standard_errors_are_those_of_repetitions():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from harmonicvae.lipschitz import bound, verify_certificate, verify_exactly
 from harmonicvae.lipschitz.chain import build_chain
-from harmonicvae.lipschitz.lipsdp import polished
+from harmonicvae.lipschitz.lipsdp import LipSDPNeuron, polished
 from harmonicvae.lipschitz.sdp import structured
 from harmonicvae.lipschitz.sdp.neuron_problem import build_problem, mirror_image
 from harmonicvae.lipschitz.sdp.structured import StructuredSolver
@@ -59,12 +59,50 @@ def test_a_network_and_its_transposed_have_one_bound(method, seed):
     assert verify_certificate(second.certificate, transposed)
 
 
-def test_certificates_of_both_hold_in_exact_rationals():
-    weights = dense_weights(5, [9, 6, 5, 2])
-    network = LayeredNetwork.from_arrays(weights, activation="elu")
+@pytest.mark.parametrize("dims", [[9, 6, 5, 2], [2, 6, 5, 9]])
+def test_certificates_of_both_hold_in_exact_rationals(dims):
+    network = LayeredNetwork.from_arrays(dense_weights(5, dims), activation="elu")
     result = bound(network, "lipsdp_neuron")
     assert result.message == ""
     assert verify_exactly(result.certificate, network)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": 2},
+        {"slopes": "propagated"},
+        {"box": (-0.5, 0.5)},
+        {"split": 3, "box": (-1.0, 2.0)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("item", ["sigmoid", "gelu", "relu"])
+def test_parts_and_slopes_of_single_neurons_are_mirrored_alike(options, item, monkeypatch):
+    weights = dense_weights(8, [12, 7, 9, 6, 8, 2])
+    network = LayeredNetwork.from_arrays(weights, activation=item)
+    mirrored = bound(network, "lipsdp_neuron", gap=1e-8, **options)
+    monkeypatch.setattr(LipSDPNeuron, "_is_better_mirrored", lambda self, chain: False)
+    plain = bound(network, "lipsdp_neuron", gap=1e-8, **options)
+    assert mirrored.value == pytest.approx(plain.value, rel=1e-6)
+    assert mirrored.status == plain.status == "certified"
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, 6])
+def test_a_mirrored_solve_can_be_stopped_with_a_bound(stop):
+    network = LayeredNetwork.from_arrays(dense_weights(9, [20, 14, 12, 3]), activation="elu")
+    full = bound(network, "lipsdp_neuron")
+    seen = []
+
+    def progress(what, numbers):
+        seen.append(numbers["bound"])
+        return len(seen) > stop
+
+    early = bound(network, "lipsdp_neuron", progress=progress)
+    assert early.status == "certified"
+    assert "stopped on request" in early.message
+    assert full.value * (1 - 1e-6) <= early.value <= min(seen) * (1 + 1e-9)
+    assert early.details["dual_value"] <= full.value
 
 
 def test_the_smaller_of_both_is_solved(monkeypatch):
@@ -96,6 +134,16 @@ def test_one_multiplier_a_layer_is_mirrored_only_where_it_stays_one(monkeypatch)
     uneven = bound(network, "lipsdp_layer", slopes="propagated")
     assert sizes == [(8, 8, 7)]
     assert uneven.value >= bound(network, "lipsdp_neuron", slopes="propagated").value * (1 - 1e-6)
+
+
+def test_rows_are_limited_too_unless_the_size_asked_for_allows_them(monkeypatch):
+    monkeypatch.setattr("harmonicvae.lipschitz.lipsdp._LARGEST_ROWS", 20)
+    wide = LayeredNetwork.from_arrays(dense_weights(3, [30, 9, 6, 30]), activation="elu")
+    refused = bound(wide, "lipsdp_neuron", max_size=15)
+    assert refused.message.startswith("21 rows exceed 20 and max_size=15")
+    assert bound(wide, "lipsdp_neuron", max_size=21).message == ""
+    narrow = LayeredNetwork.from_arrays(dense_weights(3, [30, 9, 6, 4]), activation="elu")
+    assert bound(narrow, "lipsdp_neuron", max_size=15).message == ""
 
 
 def test_the_size_counts_hidden_neurons():

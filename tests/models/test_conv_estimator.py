@@ -1,5 +1,6 @@
 """ConvHarmonicVAE: common checks, the layout of images, resuming, files, exact reading."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from torch import nn
 
-from harmonicvae import LayeredNetwork
+from harmonicvae import LayeredNetwork, hermite_spectrum
 from harmonicvae.attacks import attack
 from harmonicvae.exceptions import InputError
 from harmonicvae.lipschitz import bound
@@ -209,6 +210,18 @@ def test_the_modules_are_represented_exactly(trained, digits):
     np.testing.assert_allclose(codes, trained.transform(x), rtol=1e-12, atol=1e-12)
     decoded = LayeredNetwork.from_module(trained.decoder_)(codes)
     np.testing.assert_allclose(decoded, trained.reconstruct(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("part", "std"), [("decoder_", 0.5), ("encoder_", 0.2)])
+def test_hermite_spectra_and_the_degree_identity(trained, digits, part, std):
+    mean = digits[0] if part == "encoder_" else trained.transform(digits[:1])[0]
+    module = copy.deepcopy(getattr(trained, part)).double()
+    found = hermite_spectrum(module, mean, std, n_samples=2048, random_state=0)
+    degrees, energy = np.arange(len(found.values)), found["jacobian_energy"]
+    assert found["tail"].value < 1e-3 * found["variance"].value
+    assert (degrees * found.values).sum() == pytest.approx(std**2 * energy.value, rel=0.05)
+    assert (degrees * found.lower).sum() <= std**2 * energy.upper
+    assert (degrees * found.upper).sum() >= std**2 * energy.lower
 
 
 def test_bound_attack_and_margin(trained, digits):

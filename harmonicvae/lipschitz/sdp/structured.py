@@ -78,7 +78,7 @@ class StructuredSolver:
     Both starts are strictly feasible and in closed form (:func:`primal_start`,
     :func:`dual_start`), so that every iterate gives a bound and a dual bound. An
     iteration costs about 4D³ + N³/3 + O(D²n) operations, D = n_0 + N, n the widest
-    layer; memory about 14 matrices of D × D float64 numbers.
+    layer; memory about 25 matrices of D × D float64 numbers.
 
     References
     ----------
