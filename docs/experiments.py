@@ -185,7 +185,7 @@ def render() -> str:
     parts += list(_paper_studies())
     parts += [
         _paper_study(folder.name, load_results(folder), CONV_COMMAND, ", convolutions", CONV)
-        for folder in sorted(RESULTS.glob("conv/*"))
+        for folder in sorted(study_tables.CONVOLUTIONS.glob("*"))
     ]
     parts += [_study(folder) for folder in sorted(RESULTS.glob("quick/*")) if folder.is_dir()]
     benchmarks = RESULTS / "benchmarks"

@@ -95,10 +95,10 @@ def _measured(found: dict[str, Results]) -> str:
         "with ranges of the sigmoid propagated), lower bounds are norms of Jacobians found by "
         "search. The constant of each network lies between the two.\n",
     ]
-    for name, results in found.items():
+    for title, results in study_tables.titled(found).items():
         study = results.study
         parts.append(
-            f"### {study_tables.TITLES[name]}: {study['n_train']} samples, "
+            f"### {title}: {study['n_train']} samples, "
             f"{study['epochs']} epochs, {len(study['seeds'])} seeds\n"
         )
         parts.append(study_tables.short_constants(results) + "\n")
@@ -259,20 +259,20 @@ def _frequencies(found: dict[str, Results]) -> str:
         "The theory is about frequency content, which neither the paper's tables nor the "
         "reproduction measure. Sampled, with intervals over seeds:\n",
     ]
-    for name, results in found.items():
+    for title, results in study_tables.titled(found).items():
         told = [
             text
             for text in findings(results)["Measured"]
             if "mean degree" in text or "4 cycles" in text
         ]
-        parts.append(f"- **{study_tables.TITLES[name]}.** " + " ".join(told))
+        parts.append(f"- **{title}.** " + " ".join(told))
     return "\n".join(parts) + "\n"
 
 
 def _limits(found: dict[str, Results]) -> str:
     lines = [
-        f"- **{study_tables.TITLES[name]}.** " + " ".join(findings(results)["Limits"])
-        for name, results in found.items()
+        f"- **{title}.** " + " ".join(findings(results)["Limits"])
+        for title, results in study_tables.titled(found).items()
     ]
     ratios = np.concatenate(
         [lipschitz_table(results.models)["ratio_mean"].dropna() for results in found.values()]

@@ -24,6 +24,7 @@ from harmonicvae.report.results import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "results" / "paper"
+CONVOLUTIONS = ROOT / "results" / "conv"
 TITLES = {names.SINC: "sinc", names.CIFAR10: "CIFAR10", names.CELEBA: "CelebA"}
 TABLE_4 = STUDIES / names.CIFAR10 / "table4.csv"
 #: Columns of the tables of constants, in this order.
@@ -49,6 +50,19 @@ def studies() -> dict[str, Results]:
         for name in TITLES
         if (STUDIES / name / names.FILE_STUDY).exists()
     }
+
+
+def convolutions() -> dict[str, Results]:
+    """Return the studies of convolutional networks on record, by title."""
+    return {
+        f"{TITLES[folder.name]} with convolutions": load_results(folder)
+        for folder in sorted(CONVOLUTIONS.glob("*"))
+    }
+
+
+def titled(found: dict[str, Results]) -> dict[str, Results]:
+    """Return the studies of paper length by title, those of convolutions last."""
+    return {TITLES[name]: results for name, results in found.items()} | convolutions()
 
 
 def markdown(table: pd.DataFrame) -> str:
