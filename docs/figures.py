@@ -33,6 +33,7 @@ from harmonicvae.report.results import Results, load_results
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES, FOLDER = ROOT / "results" / "paper", ROOT / "docs" / "figures"
+CONVOLUTIONS = ROOT / "results" / "conv"
 TITLES = {names.SINC: "sinc", names.CIFAR10: "CIFAR10", names.CELEBA: "CelebA (subset)"}
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = SERIES
 
@@ -82,10 +83,12 @@ def study_rows(results: Results) -> pd.DataFrame:
 
 def constants() -> Figure:
     """Draw the interval from lower to certified upper bound beside the published values."""
-    found = studies()
-    figure, panels = new_figure(9.6, 3.5, len(found))
+    found = {TITLES[name]: results for name, results in studies().items()}
+    for folder in sorted(CONVOLUTIONS.glob("*")):
+        found[f"{TITLES[folder.name]}, convolutions"] = load_results(folder)
+    figure, panels = new_figure(2.2 + 2.5 * len(found), 3.5, len(found))
     labels: list[str] = []
-    for position, (axes, (name, results)) in enumerate(zip(panels, found.items(), strict=True)):
+    for position, (axes, (title, results)) in enumerate(zip(panels, found.items(), strict=True)):
         rows = study_rows(results)
         upper = "upper_best" if "upper_best_mean" in rows else "upper_lipsdp_neuron"
         labels = [
@@ -97,8 +100,8 @@ def constants() -> Figure:
             axes.plot(ends, [index, index], "o-", color=BLUE, linewidth=4, markersize=5)
             axes.plot(row["paper_mean"], index, "x", color=INK, markersize=7, markeredgewidth=1.8)
             axes.plot(row["reproduction_mean"], index, "^", color=VERMILION, markersize=7)
-        finish(axes, TITLES[name], labels, first=position == 0)
-    panels[len(panels) // 2].set_xlabel("ℓ2 Lipschitz constant")
+        finish(axes, title, labels, first=position == 0)
+        axes.set_xlabel("ℓ2 Lipschitz constant")
     handles = [
         panels[0].plot([], [], "o-", color=BLUE, linewidth=4, markersize=5)[0],
         panels[0].plot([], [], "x", color=INK, markersize=7, markeredgewidth=1.8)[0],

@@ -25,6 +25,10 @@ from harmonicvae.report.results import Results
 PAGE = study_tables.ROOT / "docs" / "study.md"
 PICTURES = study_tables.ROOT / "docs" / "pictures.md"
 FIGURES = study_tables.ROOT / "docs" / "figures"
+_CONVOLUTIONS = """Three convolutions of stride 2 with 8, 16 and 32 channels and ELU, a linear layer
+to a code of 64 numbers, and the reverse for the decoder. These are not the networks of the paper,
+whose values stand beside for their magnitude.
+"""
 _TRENDS = (
     "lower bound",
     "upper bound",
@@ -92,7 +96,7 @@ def _measured(found: dict[str, Results]) -> str:
             "the paper and of the reproduction",
         ),
         "Upper bounds are proved with all rounding errors (LipSDP-Neuron of the whole network, "
-        "with ranges of the sigmoid propagated), lower bounds are norms of Jacobians found by "
+        "with ranges of the activations propagated), lower bounds are norms of Jacobians found by "
         "search. The constant of each network lies between the two.\n",
     ]
     for title, results in study_tables.titled(found).items():
@@ -101,6 +105,8 @@ def _measured(found: dict[str, Results]) -> str:
             f"### {title}: {study['n_train']} samples, "
             f"{study['epochs']} epochs, {len(study['seeds'])} seeds\n"
         )
+        if study.get("model") == "conv":
+            parts.append(_CONVOLUTIONS)
         parts.append(study_tables.short_constants(results) + "\n")
         sentences = [text for text in findings(results)["Measured"] if not text.startswith("From")]
         parts.append(" ".join([*sentences, *_typical(results)]) + "\n")
