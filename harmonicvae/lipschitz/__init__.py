@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -25,6 +26,7 @@ from harmonicvae.lipschitz.spectral import NormProduct
 from harmonicvae.network import LayeredNetwork
 from harmonicvae.records import Bound, Bracket
 from harmonicvae.reproduction import LIPSCHITZ_ERRORS, check_reproduction_errors
+from harmonicvae.rounding import product_up
 
 __all__ = [
     "METHODS",
@@ -36,6 +38,7 @@ __all__ = [
     "exact_constant",
     "load_certificate",
     "lower_bound",
+    "module_norm_product",
     "sampled_jacobian_norm",
     "save_certificate",
     "verify_certificate",
@@ -237,6 +240,63 @@ def _known_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return those of the options that a method has."""
     parameters = inspect.signature(METHODS[name]).parameters
     return {key: value for key, value in options.items() if key in parameters}
+
+
+def module_norm_product(module: Any, input_shape: Any = None) -> Bound:
+    """Bound a module's ℓ2 Lipschitz constant by layer norms, without the layers' matrices.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What :meth:`harmonicvae.network.LayeredNetwork.from_module` reads, of any size.
+    input_shape : int, tuple of int or None, default=None
+        Shape of one input without the batch, for instance (3, 224, 224).
+
+    Returns
+    -------
+    Bound
+        In output units per input unit, ``status="certified"``; ``details["norms"]`` has the
+        bound of every affine layer by name, ``details["slopes"]`` the largest slope of
+        every activation. There is no certificate, and the network has no hash.
+
+    Raises
+    ------
+    UnsupportedNetworkError
+        If a layer has no exact form.
+    InputError
+        If sizes do not fit or a parameter is not finite.
+    SolverError
+        If a norm could not be proved.
+
+    Notes
+    -----
+    For all pairs of inputs. Norms of convolutions, with a batch normalisation right behind them,
+    are those of :func:`harmonicvae.symbol_norms.convolution_norm`, which hold for images of any
+    size: cost and memory do not depend on it. Looser than ``bound(network, "norm_product")``, which
+    takes the image's own size and multiplies consecutive affine layers: for networks
+    that are small enough, use that one, or better a method with a smaller bound.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> module = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.Sigmoid(), nn.AvgPool2d(2))
+    >>> _ = nn.init.constant_(module[0].weight, 2.0)
+    >>> result = module_norm_product(module, (1, 512, 512))
+    >>> round(result.value, 6), list(result.details["norms"])
+    (0.25, ["Conv2d at '0'", "AvgPool2d at '2'"])
+    """
+    from harmonicvae.lipschitz.module_products import norms_and_slopes  # torch: slow import
+
+    started = time.perf_counter()
+    norms, slopes = norms_and_slopes(module, input_shape)
+    return Bound(
+        kind="upper",
+        value=product_up([*norms.values(), *slopes]),
+        method="norm_product",
+        status="certified",
+        seconds=time.perf_counter() - started,
+        details={"norms": norms, "slopes": slopes},
+    )
 
 
 def lower_bound(network: Any, x: Any = None, **options: Any) -> Bound:

@@ -97,7 +97,8 @@ def check_entries(rows: int, columns: int, entries: int, layer: str) -> None:
         raise UnsupportedNetworkError(
             f"cannot read {layer}: its matrix of {rows} × {columns} has {entries} entries, "
             f"{16 * entries / 2**30:.3g} GiB, more than {MAX_MATRIX_BYTES / 2**30:.3g} GiB; "
-            "use a smaller image or fewer channels"
+            "use a smaller image or fewer channels; for the norm product of a torch module alone, "
+            "harmonicvae.lipschitz.module_norm_product needs no matrix"
         )
 
 

@@ -140,6 +140,88 @@ def _unroll(
     return csr_array((values, (rows, columns)), shape=size)
 
 
+def convolution_sizes(
+    weight: np.ndarray, shape: Shape, window: Window, groups: int, layer: str
+) -> Shape:
+    """Return the sizes of a convolution's output, without its channels.
+
+    Parameters
+    ----------
+    weight, shape, window, groups, layer
+        As for :func:`convolution`.
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    InputError
+        If the kernels do not fit the channels, or there is no output.
+
+    Examples
+    --------
+    >>> window = Window((2,), (1,), (1,), (0,), (0,))
+    >>> convolution_sizes(np.ones((1, 1, 2)), (1, 3), window, 1, "layer")
+    (2,)
+    """
+    _check_channels(weight, shape[0], groups, layer)
+    if weight.shape[1] * groups != shape[0]:
+        raise InputError(
+            f"{layer} must get {weight.shape[1] * groups} channels, got input of shape {shape}"
+        )
+    sizes = window.output_sizes(shape[1:])
+    _check_sizes(sizes, layer)
+    return sizes
+
+
+def transposed_sizes(
+    weight: np.ndarray,
+    shape: Shape,
+    window: Window,
+    output_padding: Shape,
+    groups: int,
+    layer: str,
+) -> Shape:
+    """Return the sizes of a transposed convolution's output, without its channels.
+
+    Parameters
+    ----------
+    weight, shape, window, output_padding, groups, layer
+        As for :func:`transposed_convolution`.
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    InputError
+        If the kernels do not fit the channels, or there is no output.
+
+    Examples
+    --------
+    >>> window = Window((2,), (2,), (1,), (0,), (0,))
+    >>> transposed_sizes(np.ones((1, 1, 2)), (1, 2), window, (0,), 1, "layer")
+    (4,)
+    """
+    _check_channels(weight, shape[0], groups, layer)
+    _check_numbers("output_padding", output_padding, 0, len(shape) - 1)
+    if weight.shape[0] != shape[0]:
+        raise InputError(f"{layer} must get {weight.shape[0]} channels, got input of shape {shape}")
+    sizes = tuple(
+        (size - 1) * window.stride[i]
+        + window.dilation[i] * (window.kernel[i] - 1)
+        + 1
+        + output_padding[i]
+        - window.before[i]
+        - window.after[i]
+        for i, size in enumerate(shape[1:])
+    )
+    _check_sizes(sizes, layer)
+    return sizes
+
+
 def convolution(
     weight: np.ndarray, bias: np.ndarray, shape: Shape, window: Window, groups: int, layer: str
 ) -> AffineMap:
@@ -179,13 +261,7 @@ def convolution(
     array([[1., 2., 0.],
            [0., 1., 2.]])
     """
-    _check_channels(weight, shape[0], groups, layer)
-    if weight.shape[1] * groups != shape[0]:
-        raise InputError(
-            f"{layer} must get {weight.shape[1] * groups} channels, got input of shape {shape}"
-        )
-    sizes = window.output_sizes(shape[1:])
-    _check_sizes(sizes, layer)
+    sizes = convolution_sizes(weight, shape, window, groups, layer)
     rows, entries = weight.shape[0] * prod(sizes), weight.size * prod(sizes)
     check_entries(rows, prod(shape), entries, layer)
     matrix = _unroll(weight, groups, sizes, shape[1:], window)
@@ -242,20 +318,7 @@ def transposed_convolution(
            [0., 1.],
            [0., 2.]])
     """
-    _check_channels(weight, shape[0], groups, layer)
-    _check_numbers("output_padding", output_padding, 0, len(shape) - 1)
-    if weight.shape[0] != shape[0]:
-        raise InputError(f"{layer} must get {weight.shape[0]} channels, got input of shape {shape}")
-    sizes = tuple(
-        (size - 1) * window.stride[i]
-        + window.dilation[i] * (window.kernel[i] - 1)
-        + 1
-        + output_padding[i]
-        - window.before[i]
-        - window.after[i]
-        for i, size in enumerate(shape[1:])
-    )
-    _check_sizes(sizes, layer)
+    sizes = transposed_sizes(weight, shape, window, output_padding, groups, layer)
     channels = weight.shape[1] * groups
     check_entries(channels * prod(sizes), prod(shape), weight.size * prod(shape[1:]), layer)
     matrix = csr_array(_unroll(weight, groups, shape[1:], sizes, window).T)
@@ -319,7 +382,8 @@ def average_pool(
     """
     sizes = window.output_sizes(shape[1:], ceil)
     _check_sizes(sizes, layer)
-    check_entries(shape[0] * prod(sizes), prod(shape), prod(shape) * prod(window.kernel), layer)
+    rows = shape[0] * prod(sizes)
+    check_entries(rows, prod(shape), rows * prod(window.kernel), layer)
     covers, counts = [], []
     for i, size in enumerate(shape[1:]):
         check_matrix(sizes[i], window.kernel[i], layer)

@@ -129,28 +129,54 @@ class LayerReader:
         shape = self.stack.known_shape(layer, [weight.ndim - 1])
         before, after = _padding(module)
         if module.padding_mode != "zeros":
-            self.stack.append(copying_pad(shape, before, after, module.padding_mode, layer), layer)
+            self.pad(shape, before, after, module.padding_mode, layer)
             shape = self.stack.known_shape(layer)
             before = after = (0,) * len(before)
         window = Window(module.kernel_size, module.stride, module.dilation, before, after)
         bias = _bias(module, len(weight), layer)
-        self.stack.append(convolution(weight, bias, shape, window, module.groups, layer), layer)
+        self.convolve(weight, bias, shape, window, module.groups, layer)
+
+    def pad(
+        self, shape: Shape, before: Sequence[int], after: Sequence[int], mode: str, layer: str
+    ) -> None:
+        """Add a padding with copies; arguments as of :func:`.image_maps.copying_pad`."""
+        self.stack.append(copying_pad(shape, before, after, mode, layer), layer)
+
+    def convolve(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        shape: Shape,
+        window: Window,
+        groups: int,
+        layer: str,
+    ) -> None:
+        """Add a convolution; arguments as of :func:`.image_maps.convolution`."""
+        self.stack.append(convolution(weight, bias, shape, window, groups, layer), layer)
+
+    def convolve_transposed(
+        self,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        shape: Shape,
+        window: Window,
+        output_padding: Shape,
+        groups: int,
+        layer: str,
+    ) -> None:
+        """Add a transposed convolution; see :func:`.image_maps.transposed_convolution`."""
+        affine = transposed_convolution(weight, bias, shape, window, output_padding, groups, layer)
+        self.stack.append(affine, layer)
 
     def _read_transposed(self, module: Any, layer: str) -> None:
         weight = _kernels(module, layer)
         shape = self.stack.known_shape(layer, [weight.ndim - 1])
         padding = module.padding
         window = Window(module.kernel_size, module.stride, module.dilation, padding, padding)
-        affine = transposed_convolution(
-            weight,
-            _bias(module, weight.shape[1] * module.groups, layer),
-            shape,
-            window,
-            module.output_padding,
-            module.groups,
-            layer,
+        bias = _bias(module, weight.shape[1] * module.groups, layer)
+        self.convolve_transposed(
+            weight, bias, shape, window, module.output_padding, module.groups, layer
         )
-        self.stack.append(affine, layer)
 
     def _read_pool(self, module: Any, layer: str) -> None:
         rank = 1 if isinstance(module, nn.AvgPool1d) else 2
@@ -383,13 +409,19 @@ def read_module(module: nn.Module, input_shape: Any = None) -> Layers:
     """
     if not isinstance(module, nn.Module):
         raise InputError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    reader = LayerReader(_checked_shape(input_shape))
+    reader = LayerReader(checked_shape(input_shape))
     reader.read(module)
     return reader.stack.finish(type(module).__name__)
 
 
-def _checked_shape(input_shape: Any) -> Shape | None:
-    """Return an input shape as a tuple of int ≥ 1."""
+def checked_shape(input_shape: Any) -> Shape | None:
+    """Return an input shape as a tuple of int ≥ 1, None as None.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
     if input_shape is None:
         return None
     items = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)

@@ -1,0 +1,136 @@
+"""Norm products of modules without their matrices, against those with them."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from harmonicvae import LayeredNetwork
+from harmonicvae.exceptions import InputError, UnsupportedNetworkError
+from harmonicvae.lipschitz import bound, lower_bound, module_norm_product
+from harmonicvae.models import ConvHarmonicVAE
+from harmonicvae.norms import certified_spectral_norm
+from tests.lipschitz.conv_networks import conv_module
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_never_below_the_norms_of_the_matrices(seed):
+    module, shape = conv_module(seed)
+    network = LayeredNetwork.from_module(module, shape)
+    result = module_norm_product(module, shape)
+    norms = [
+        float(np.linalg.norm(w if isinstance(w, np.ndarray) else w.toarray(), 2))
+        for w in network.weights
+    ]
+    slopes = [max(abs(item.alpha), abs(item.beta)) for item in network.activations]
+    assert result.value >= math.prod(norms) * math.prod(slopes) * (1 - 1e-9)
+    assert (result.kind, result.status, result.scope) == ("upper", "certified", "global")
+    assert len(result.details["norms"]) >= 1
+
+
+def everything():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 2, padding=1, count_include_pad=False, ceil_mode=True),
+        nn.Conv2d(8, 8, 3, stride=2, groups=4, dilation=2),
+        nn.ELU(),
+        nn.ConvTranspose2d(8, 4, 3, stride=2, groups=2, output_padding=1),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.BatchNorm1d(4 * 14 * 14),
+        nn.Dropout(0.5),
+        nn.Linear(4 * 14 * 14, 5),
+        nn.Sigmoid(),
+    )
+    with torch.no_grad():
+        for layer in module:
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                layer.weight.copy_(torch.randn(len(layer.weight)))
+                layer.running_var.copy_(torch.rand(len(layer.weight)) + 0.1)
+    return module.eval()
+
+
+def test_every_layer_counts_and_scales_are_folded_into_convolutions():
+    module = everything()
+    result = module_norm_product(module, (3, 30, 30))
+    names = list(result.details["norms"])
+    assert names == [
+        "padding of Conv2d at '0'",
+        "Conv2d at '0', BatchNorm2d at '1'",
+        "AvgPool2d at '3'",
+        "Conv2d at '4'",
+        "ConvTranspose2d at '6', BatchNorm2d at '7'",
+        "BatchNorm1d at '10'",
+        "Linear at '12'",
+    ]
+    assert result.details["slopes"] == [1.0, 1.0, 1.0, 0.25]
+    network = LayeredNetwork.from_module(module, (3, 30, 30))
+    assert result.value >= bound(network, "norm_product").value  # consecutive layers multiplied
+    single = [certified_spectral_norm(weight) for weight in network.weights]
+    assert result.value <= 1.1 * math.prod([*single, *result.details["slopes"]])
+    scale = module[1].weight / torch.sqrt(module[1].running_var + module[1].eps)
+    plain = module_norm_product(module[:1], (3, 30, 30)).details["norms"]["Conv2d at '0'"]
+    folded = result.details["norms"]["Conv2d at '0', BatchNorm2d at '1'"]
+    assert folded < plain * float(scale.abs().max()) * 0.999
+
+
+def test_two_scalings_and_flattened_ones():
+    module = nn.Sequential(
+        nn.Conv1d(1, 2, 1, bias=False), nn.BatchNorm1d(2, eps=0.0), nn.BatchNorm1d(2, eps=0.0)
+    ).eval()
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[[3.0]], [[4.0]]]))
+        module[1].weight.copy_(torch.tensor([2.0, 0.0]))
+        module[2].weight.copy_(torch.tensor([5.0, 7.0]))
+    assert module_norm_product(module, (1, 9)).value == pytest.approx(30.0, rel=1e-9)
+    flat = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten(), nn.BatchNorm1d(18)).eval()
+    assert list(module_norm_product(flat, (1, 9)).details["norms"]) == [
+        "Conv1d at '0'",
+        "BatchNorm1d at '2'",
+    ]
+
+
+@pytest.mark.parametrize("side", ["encoder_", "decoder_"])
+def test_of_a_model_it_is_near_to_the_norm_product_of_its_image_size(side):
+    X = np.random.default_rng(0).uniform(-1, 1, (32, 3072)).astype(np.float32)
+    vae = ConvHarmonicVAE(latent_dim=4, max_epochs=1, batch_size=16, random_state=0).fit(X)
+    module = getattr(vae, side)
+    known = bound(module, "norm_product").value
+    assert known <= module_norm_product(module).value <= 1.25 * known  # 4 × 4 pixels at the end
+
+
+def test_a_network_whose_matrices_are_too_large():
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+        nn.AvgPool2d(224), nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+    with pytest.raises(UnsupportedNetworkError, match="module_norm_product"):
+        LayeredNetwork.from_module(module, (3, 224, 224))
+    result = module_norm_product(module, (3, 224, 224))
+    assert math.isfinite(result.value)
+    small = nn.Sequential(*module[:4], nn.AvgPool2d(12), *module[5:])
+    network = LayeredNetwork.from_module(small, (3, 12, 12))
+    pooled = result.details["norms"]["AvgPool2d at '4'"]
+    assert pooled == pytest.approx(1 / 224, rel=1e-9)
+    found = lower_bound(network, np.zeros((1, 432)), n_steps=5, n_random=2).value
+    assert found <= module_norm_product(small, (3, 12, 12)).value
+
+
+def test_what_cannot_be_read_is_refused():
+    with pytest.raises(InputError, match="torch"):
+        module_norm_product(3)
+    with pytest.raises(UnsupportedNetworkError, match="MaxPool2d"):
+        module_norm_product(nn.Sequential(nn.MaxPool2d(2)), (1, 4, 4))
+    with pytest.raises(UnsupportedNetworkError, match="input_shape"):
+        module_norm_product(nn.Conv2d(1, 1, 3))
+    with pytest.raises(InputError, match="channels"):
+        module_norm_product(nn.Conv2d(1, 1, 3), (2, 9, 9))
+    with pytest.raises(InputError, match="larger input"):
+        module_norm_product(nn.Conv2d(1, 1, 3), (1, 2, 2))
