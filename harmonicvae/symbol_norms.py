@@ -72,12 +72,13 @@ def convolution_norm(
 
     Notes
     -----
-    Stride s makes s inputs of one: C_out × C_in·∏s symbols. For unit vectors u and v, Re u*Av is
-    a trigonometric polynomial of degree n in each frequency; by a theorem of M. Riesz it falls
-    from its largest value no faster than cos(nθ), so that the largest value on N equally
-    spaced points is at least cos(πn/N) of it. On each of them Cholesky's method proves
-    the norm, with all rounding errors. Cost O(N₁N₂·(C_in·C_out·taps + m³)), m the smaller of
-    C_out and C_in·∏s, whatever the size of the image.
+    Stride s makes s inputs of one: C_out × C_in·∏s symbols; dilations change nothing. For unit
+    vectors u and v, Re u*Av is a trigonometric polynomial of degree n in each frequency; by a
+    theorem of M. Riesz it falls from its largest value no faster than cos(nθ), so that the
+    largest value on N equally spaced points is at least cos(πn/N) of it. On each of them
+    Cholesky's method proves the norm, with all rounding errors. Cost
+    O(N₁N₂·(C_in·C_out·taps + m²·l)), m and l the smaller and the larger of C_out and C_in·∏s,
+    whatever the size of the image: seconds for 64 channels, minutes for 512.
 
     References
     ----------
@@ -92,25 +93,34 @@ def convolution_norm(
     >>> convolution_norm(np.ones((1, 1, 2, 2)), (2, 2), (1, 1))  # disjoint windows
     2.000000000001...
     """
-    kernel = _checked(kernel, stride, dilation, groups)
+    kernel = _checked(kernel, stride, dilation, groups, error)
     parts = np.split(kernel, groups)
     return max((_group_norm(part, stride, dilation, error) for part in parts), default=0.0)
 
 
 def _checked(
-    kernel: np.ndarray, stride: Sequence[int], dilation: Sequence[int], groups: int
+    kernel: np.ndarray,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    error: float,
 ) -> np.ndarray:
     """Return a finite float64 kernel, refusing numbers that do not fit."""
-    array = np.asarray(kernel, dtype=np.float64)
+    array = np.asarray(kernel)
     axes = array.ndim - 2
-    if axes < 0 or not np.all(np.isfinite(array)):
-        raise InputError("kernel must be finite, of shape (out, in, ...)")
+    if array.dtype.kind not in "fiub" or axes < 1 or not np.all(np.isfinite(array)):
+        raise InputError("kernel must be real and finite, of shape (out, in, taps, ...)")
     for name, numbers in (("stride", stride), ("dilation", dilation)):
-        if len(numbers) != axes or any(int(n) != n or n < 1 for n in numbers):
+        whole = isinstance(numbers, Sequence) and all(
+            isinstance(n, (int, np.integer)) and n >= 1 for n in numbers
+        )
+        if not whole or len(numbers) != axes:
             raise InputError(f"{name} must be {axes} whole numbers >= 1, got {numbers!r}")
     if groups < 1 or array.shape[0] % groups:
         raise InputError(f"groups must divide {array.shape[0]} outputs, got {groups}")
-    return array
+    if not 0.0 <= error < math.inf:
+        raise InputError(f"error must be finite and >= 0, got {error!r}")
+    return array.astype(np.float64)
 
 
 def _group_norm(
@@ -132,20 +142,26 @@ def _group_norm(
 
 
 def _polyphase(kernel: np.ndarray, stride: Sequence[int], dilation: Sequence[int]) -> np.ndarray:
-    """Return K_q, first the axes of q, then a matrix with no more rows than columns."""
+    """Return K_q, first the axes of q, then a matrix with no more rows than columns.
+
+    Only pixels at multiples of g = gcd(s, d) meet. Where s and d are coprime, tap t = sa + b has
+    q = da + c(b) and a phase of b's own: up to a unitary factor for each phase, the symbol is that
+    of dilation 1 at frequency dθ. So dilations cost nothing.
+    """
     out, into = kernel.shape[:2]
     taps = kernel.shape[2:]
-    extents = [d * (k - 1) // s + 1 for k, s, d in zip(taps, stride, dilation)]
-    phases = math.prod(stride)
-    result = np.zeros((*extents, out, into, phases))
+    strides = [s // math.gcd(s, d) for s, d in zip(stride, dilation)]
+    phases = [min(s, k) for s, k in zip(strides, taps)]
+    extents = [(k - 1) // s + 1 for k, s in zip(taps, strides)]
+    result = np.zeros((*extents, out, into, math.prod(phases)))
     for tap in np.ndindex(*taps):
-        places = [divmod(d * t, s) for t, s, d in zip(tap, stride, dilation)]
+        places = [divmod(t, s) for t, s in zip(tap, strides)]
         phase = 0
-        for (_, rest), s in zip(places, stride):
-            phase = phase * s + rest
+        for (_, rest), count in zip(places, phases):
+            phase = phase * count + rest
         result[(*(q for q, _ in places), slice(None), slice(None), phase)] = kernel[(..., *tap)]
-    matrices = result.reshape(*extents, out, into * phases)
-    return matrices if out <= into * phases else np.swapaxes(matrices, -1, -2)
+    matrices = result.reshape(*extents, out, -1)
+    return matrices if out <= matrices.shape[-1] else np.swapaxes(matrices, -1, -2)
 
 
 def _taps(coefficients: np.ndarray) -> Iterator[np.ndarray]:
@@ -198,7 +214,7 @@ def _largest_norm(coefficients: np.ndarray, counts: Sequence[int]) -> float:
         largest = float(np.max(np.sum(real * real, axis=(1, 2))))
         slack = inflate(gamma(2 * columns + 4) * largest + 1e-280)
         if not _proves(grams, square, slack):
-            square = _proved_square(symbols, grams, slack)
+            square = max(square, _proved_square(symbols, grams, slack))
     return math.sqrt(square) * (1.0 + 2.0 * UNIT)
 
 
@@ -243,9 +259,11 @@ def _symbols(coefficients: np.ndarray, counts: Sequence[int]) -> Iterator[np.nda
     if ranges and counts[0] > 1:
         ranges[0] = np.arange(counts[0] // 2 + 1)
     grid = np.stack(np.meshgrid(*ranges, indexing="ij"), axis=-1).reshape(-1, len(counts))
-    taps = list(product(*map(range, extents)))
-    flat = coefficients.reshape(len(taps), -1)
-    chunk = max(1, _CHUNK_NUMBERS // (4 * flat.shape[1]))
+    flat = coefficients.reshape(math.prod(extents), -1)
+    present = np.any(flat != 0.0, axis=1)
+    flat = flat[present]
+    taps = [tap for tap, kept in zip(product(*map(range, extents)), present) if kept]
+    chunk = max(1, _CHUNK_NUMBERS // max(4 * flat.shape[1], 4 * len(taps)))
     for start in range(0, len(grid), chunk):
         points = grid[start : start + chunk]
         phases = np.ones((len(points), len(taps)), dtype=np.complex128)

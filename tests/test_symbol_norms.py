@@ -134,7 +134,11 @@ def test_roots_of_unity_are_as_exact_as_claimed(count):
     [
         (np.ones(3), (1,), (1,), 1, "kernel"),
         (np.full((1, 1, 2), np.nan), (1,), (1,), 1, "kernel"),
+        (1j * np.ones((1, 1, 2)), (1,), (1,), 1, "kernel"),
+        (np.ones((2, 2)), (), (), 1, "kernel"),
         (np.ones((1, 1, 2)), (0,), (1,), 1, "stride"),
+        (np.ones((1, 1, 2)), 1, (1,), 1, "stride"),
+        (np.ones((1, 1, 2)), (1,), (np.inf,), 1, "dilation"),
         (np.ones((1, 1, 2)), (1, 1), (1,), 1, "stride"),
         (np.ones((1, 1, 2)), (1,), (1.5,), 1, "dilation"),
         (np.ones((3, 1, 2)), (1,), (1,), 2, "groups"),
@@ -143,3 +147,27 @@ def test_roots_of_unity_are_as_exact_as_claimed(count):
 def test_numbers_that_do_not_fit_are_refused(kernel, stride, dilation, groups, word):
     with pytest.raises(InputError, match=word):
         convolution_norm(kernel, stride, dilation, groups)
+
+
+@pytest.mark.parametrize("error", [-1.0, np.nan, np.inf])
+def test_errors_must_be_finite_and_not_negative(error):
+    with pytest.raises(InputError, match="error"):
+        convolution_norm(np.ones((1, 1, 2)), (1,), (1,), error=error)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(6, 4), (2, 6), (4, 4), (9, 1), (3, 5)])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.ConvTranspose1d])
+def test_strides_and_dilations_together(stride, dilation, kind):
+    torch.manual_seed(stride)
+    module = kind(2, 3, 4, stride=stride, dilation=dilation)
+    exact = exact_norm(module, (2, 40 if kind is nn.ConvTranspose1d else 400))
+    assert exact * (1 - 1e-12) <= norm_of(module) <= 1.04 * exact
+
+
+def test_large_kernels_and_dilations_stay_small_in_memory():
+    rng = np.random.default_rng(0)
+    wide = rng.standard_normal((1, 1, 3, 3))
+    plain = convolution_norm(wide, (1, 1), (1, 1))
+    assert convolution_norm(wide, (1, 1), (50, 70)) == pytest.approx(plain, rel=1e-12)
+    assert convolution_norm(rng.standard_normal((8, 8, 1, 1)), (500, 500), (1, 1)) > 0
+    assert convolution_norm(rng.standard_normal((1, 1, 15, 15)), (1, 1), (1, 1)) > 0

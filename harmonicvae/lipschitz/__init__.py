@@ -291,11 +291,11 @@ def module_norm_product(module: Any, input_shape: Any = None) -> Bound:
     norms, slopes = norms_and_slopes(module, input_shape)
     return Bound(
         kind="upper",
-        value=product_up([*norms.values(), *slopes]),
+        value=product_up([*(norm for _, norm in norms), *slopes]),
         method="norm_product",
         status="certified",
         seconds=time.perf_counter() - started,
-        details={"norms": norms, "slopes": slopes},
+        details={"norms": dict(norms), "slopes": slopes},
     )
 
 

@@ -383,7 +383,7 @@ def average_pool(
     sizes = window.output_sizes(shape[1:], ceil)
     _check_sizes(sizes, layer)
     rows = shape[0] * prod(sizes)
-    check_entries(rows, prod(shape), rows * prod(window.kernel), layer)
+    check_entries(rows, prod(shape), min(rows, prod(shape)) * prod(window.kernel), layer)
     covers, counts = [], []
     for i, size in enumerate(shape[1:]):
         check_matrix(sizes[i], window.kernel[i], layer)

@@ -142,6 +142,22 @@ class LayerReader:
         """Add a padding with copies; arguments as of :func:`.image_maps.copying_pad`."""
         self.stack.append(copying_pad(shape, before, after, mode, layer), layer)
 
+    def pool(
+        self,
+        shape: Shape,
+        window: Window,
+        layer: str,
+        *,
+        ceil: bool = False,
+        count_padding: bool = True,
+        divisor: int | None = None,
+    ) -> None:
+        """Add an average pooling; arguments as of :func:`.image_maps.average_pool`."""
+        affine = average_pool(
+            shape, window, layer, ceil=ceil, count_padding=count_padding, divisor=divisor
+        )
+        self.stack.append(affine, layer)
+
     def convolve(
         self,
         weight: np.ndarray,
@@ -183,15 +199,15 @@ class LayerReader:
         shape = self.stack.known_shape(layer, [rank + 1])
         padding = _tuple(module.padding, rank)
         kernel, stride = _tuple(module.kernel_size, rank), _tuple(module.stride, rank)
-        affine = average_pool(
+        window = Window(kernel, stride, (1,) * rank, padding, padding)
+        self.pool(
             shape,
-            Window(kernel, stride, (1,) * rank, padding, padding),
+            window,
             layer,
             ceil=module.ceil_mode,
             count_padding=module.count_include_pad,
             divisor=getattr(module, "divisor_override", None),
         )
-        self.stack.append(affine, layer)
 
     def _read_batch_norm(self, module: Any, layer: str) -> None:
         if module.running_mean is None or module.running_var is None:

@@ -74,7 +74,7 @@ def test_every_layer_counts_and_scales_are_folded_into_convolutions():
     assert result.value >= bound(network, "norm_product").value  # consecutive layers multiplied
     single = [certified_spectral_norm(weight) for weight in network.weights]
     assert result.value <= 1.1 * math.prod([*single, *result.details["slopes"]])
-    scale = module[1].weight / torch.sqrt(module[1].running_var + module[1].eps)
+    scale = (module[1].weight / torch.sqrt(module[1].running_var + module[1].eps)).detach()
     plain = module_norm_product(module[:1], (3, 30, 30)).details["norms"]["Conv2d at '0'"]
     folded = result.details["norms"]["Conv2d at '0', BatchNorm2d at '1'"]
     assert folded < plain * float(scale.abs().max()) * 0.999
@@ -123,6 +123,80 @@ def test_a_network_whose_matrices_are_too_large():
     assert found <= module_norm_product(small, (3, 12, 12)).value
 
 
+def test_layers_of_one_name_all_count():
+    inner = nn.Sequential(nn.Identity(), nn.Linear(1, 1, bias=False))
+    module = nn.Sequential(inner)
+    setattr(module, "0.1", nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        inner[1].weight.fill_(100.0)
+        getattr(module, "0.1").weight.fill_(3.0)
+    assert module_norm_product(module).value >= 300.0
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(3, 1, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d(2, 2, ceil_mode=True),
+        nn.AvgPool2d((2, 3), (1, 2), divisor_override=-5),
+        nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+    ],
+    ids=str,
+)
+def test_pooling_is_a_product_of_its_axes(pool):
+    network = LayeredNetwork.from_module(pool, (2, 9, 11))
+    exact = certified_spectral_norm(network.weights[0])
+    found = module_norm_product(pool, (2, 9, 11)).value
+    assert exact * (1 - 1e-9) <= found <= exact * (1 + 1e-6)
+    assert module_norm_product(nn.AvgPool2d(3, 1, 1), (64, 3000, 2000)).value >= 0.99
+
+
+def test_a_circular_padding_costs_nothing():
+    torch.manual_seed(3)
+    module = nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular", bias=False)
+    network = LayeredNetwork.from_module(module, (2, 16, 16))
+    exact = float(np.linalg.norm(network.weights[1] @ network.weights[0], 2))
+    found = module_norm_product(module, (2, 16, 16))
+    assert exact <= found.value <= 1.02 * exact
+    assert list(found.details["norms"]) == ["Conv2d at the top"]
+    wider = nn.Conv2d(2, 3, 3, padding=2, padding_mode="circular", bias=False)
+    assert len(module_norm_product(wider, (2, 16, 16)).details["norms"]) == 2
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_padding_is_a_product_of_its_axes(mode):
+    module = nn.Conv2d(1, 1, (3, 5), 2, padding=(1, 2), padding_mode=mode, bias=False)
+    norms = module_norm_product(module, (1, 8, 9)).details["norms"]
+    padding = LayeredNetwork.from_module(module, (1, 8, 9)).weights[0]
+    dense = padding if isinstance(padding, np.ndarray) else padding.toarray()
+    exact = float(np.linalg.norm(dense, 2))
+    assert norms["padding of Conv2d at the top"] == pytest.approx(exact, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "scales"),
+    [
+        (1e200, [1e200, 1.0]),
+        (1e160, [1.0, 0.0]),
+        (1e160, [1.0, 1.0]),
+        (1e-200, [1e-200, 1e300]),
+        (1e-300, [1e-20, 1e-20]),
+    ],
+)
+def test_extreme_scales_are_bounded(weight, scales):
+    module = nn.Sequential(nn.Conv1d(1, 2, 1, bias=False), nn.BatchNorm1d(2, eps=0.0)).double()
+    module.eval()
+    with torch.no_grad():
+        module[0].weight.fill_(weight)
+        module[1].weight.copy_(torch.tensor(scales, dtype=torch.float64))
+    exact = math.hypot(*(min(weight * scale, 1e308) for scale in scales))
+    found = module_norm_product(module, (1, 5)).value
+    assert exact * (1 - 1e-12) <= found
+    if 0 < exact < 1e300:
+        assert found <= max(1.5 * exact, 1e-289)
+
+
 def test_what_cannot_be_read_is_refused():
     with pytest.raises(InputError, match="torch"):
         module_norm_product(3)
@@ -130,6 +204,12 @@ def test_what_cannot_be_read_is_refused():
         module_norm_product(nn.Sequential(nn.MaxPool2d(2)), (1, 4, 4))
     with pytest.raises(UnsupportedNetworkError, match="input_shape"):
         module_norm_product(nn.Conv2d(1, 1, 3))
+    with pytest.raises(UnsupportedNetworkError, match=r"samples of 3 dimensions.*\(5,\)"):
+        module_norm_product(nn.AvgPool2d(2), (5,))
+    with pytest.raises(InputError, match="divides by 0"):
+        module_norm_product(nn.AvgPool2d(2, divisor_override=0), (1, 4, 4))
+    with pytest.raises(InputError, match="Linear"):
+        module_norm_product(nn.Linear(3, 0))
     with pytest.raises(InputError, match="channels"):
         module_norm_product(nn.Conv2d(1, 1, 3), (2, 9, 9))
     with pytest.raises(InputError, match="larger input"):
