@@ -224,7 +224,7 @@ def _paper_studies() -> Iterator[str]:
     for name, results in found.items():
         yield _paper_study(name, results, PAPER_COMMANDS[name])
     if found:
-        yield IDENTITY + study_tables.identity(found) + "\n"
+        yield IDENTITY + study_tables.identity(found | study_tables.convolutions()) + "\n"
     apart = {name: results for name, results in found.items() if len(results.discrepancy)}
     if apart:
         yield DISCREPANCY

@@ -276,7 +276,7 @@ def identity(found: dict[str, Results]) -> str:
             small = group[group["tail"] < 1e-3]
             rows.append(
                 {
-                    "data": TITLES[name],
+                    "data": TITLES.get(name, name),
                     "network": f"{side}, around {centre}",
                     "spectra": len(group),
                     "share up to degree 8": f"{group['share'].min():.3f} to "

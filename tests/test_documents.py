@@ -42,20 +42,21 @@ def test_the_figures_are_drawn_from_the_result_files():
     figures = script("figures")
     reference = load_reference()
     panels = figures.constants().axes
-    assert len(panels) == len(figures.studies())
-    for panel, name in zip(panels, figures.studies(), strict=True):
+    convolutions = sorted(path.name for path in figures.CONVOLUTIONS.glob("*"))
+    assert convolutions == ["cifar10"]
+    for panel, name in zip(panels, [*figures.studies(), *convolutions], strict=True):
         crosses = [line.get_xdata() for line in panel.lines if line.get_marker() == "x"]
         drawn = [float(places[0]) for places in crosses if len(places)]  # not the legend's
         same = (reference.dataset == name) & (reference.source == "paper")
         wanted = reference[same & (reference.quantity == "lipschitz_l2")].value
         assert sorted(drawn) == sorted(wanted)
-    assert len(figures.factors().axes) == len(panels)
+    assert len(figures.factors().axes) == len(figures.studies())
     assert len(figures.harmonics().axes) == 4
 
 
 def test_the_degree_identity_holds_on_every_trained_model_on_record():
     tables = script("study_tables")
-    found = pd.concat([tables.degree_identity(results) for results in tables.studies().values()])
+    found = pd.concat(map(tables.degree_identity, tables.titled(tables.studies()).values()))
     assert (found["excess"] < 1).all()
     whole = found[found["tail"] < 1e-3]
     assert len(whole) > 100
