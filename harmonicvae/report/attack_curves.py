@@ -7,7 +7,7 @@ import pandas as pd
 
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
-from harmonicvae.report.drawing import INK, SERIES, floats, power_label
+from harmonicvae.report.drawing import INK, SERIES, floats, label_powers
 
 _PANELS = (
     (names.DAMAGE, "damage ‖g(p(x+δ)) − g(p(x))‖₂"),
@@ -37,8 +37,7 @@ def draw_damage(figure: Any, attacks: pd.DataFrame, slope: float | None) -> None
         panels[0].plot(radii, slope * radii, "s--", color=INK, label="certified bound a·b·C")
         if slope > 0 and (attacks[names.DAMAGE] > 0).any():
             panels[0].set_yscale("log")
-            panels[0].yaxis.set_major_formatter(lambda value, _: power_label(value))
-            panels[0].yaxis.set_minor_formatter(lambda value, _: "")
+            label_powers(panels[0].yaxis)
     handles, labels = panels[0].get_legend_handles_labels()
     if labels:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(4, len(labels)))

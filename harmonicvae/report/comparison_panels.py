@@ -10,7 +10,7 @@ import pandas as pd
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report.comparison_tables import COMPARED, CONFIGURATION, seed_siblings
-from harmonicvae.report.drawing import GREY, SERIES, floats, has_values, power_label
+from harmonicvae.report.drawing import GREY, SERIES, floats, has_values, label_powers
 from harmonicvae.report.metric_groups import headline_metrics, metric_heading
 
 COLUMNS = 3
@@ -102,8 +102,7 @@ def _scale(axes: Any, values: np.ndarray) -> None:
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: power_label(value))
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
+        label_powers(axes.yaxis)
     else:
         axes.ticklabel_format(axis="y", useOffset=False)
 

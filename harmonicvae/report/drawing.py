@@ -85,8 +85,24 @@ def draw_losses(axes: Any, histories: Sequence[pd.DataFrame]) -> None:
         axes.text(0.5, 0.5, "no finite loss", transform=axes.transAxes, ha="center", color=GREY)
     elif values.min() > 0 and values.max() > 20 * values.min():
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: power_label(value))
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
+        label_powers(axes.yaxis)
+
+
+def label_powers(axis: Any) -> None:
+    """Label a logarithmic axis at powers of ten, and at 2 and 5 where it has less than a decade.
+
+    Parameters
+    ----------
+    axis : matplotlib axis
+        ``axes.xaxis`` or ``axes.yaxis``.
+    """
+
+    def between(value: float, _: Any) -> str:
+        low, high = sorted(axis.get_view_interval())
+        return power_label(value) if high < 10 * low and f"{value:.0e}"[0] in "25" else ""
+
+    axis.set_major_formatter(lambda value, _: power_label(value))
+    axis.set_minor_formatter(between)
 
 
 def power_label(value: float) -> str:
@@ -153,8 +169,7 @@ def draw_brackets(
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(False, axis="y")
-    axes.xaxis.set_major_formatter(lambda value, _: power_label(value))
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    label_powers(axes.xaxis)
 
 
 def attack_parts(

@@ -12,7 +12,7 @@ from scipy import stats
 from harmonicvae import names
 from harmonicvae.exceptions import InputError
 from harmonicvae.report.configurations import require_columns
-from harmonicvae.report.drawing import GREY, SERIES, floats, power_label
+from harmonicvae.report.drawing import GREY, SERIES, floats, label_powers
 
 #: Spectrum → label of its abscissa.
 _ABSCISSAE = {
@@ -92,8 +92,7 @@ def draw_spectrum(
         axes.text(0.5, 0.5, "no power", transform=axes.transAxes, ha="center", color=GREY)
         return
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: power_label(value))
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    label_powers(axes.yaxis)
 
 
 def draw_degrees(axes: Any, stds: Sequence[float], values: Sequence[np.ndarray]) -> None:
@@ -160,5 +159,4 @@ def draw_bounds(axes: Any, stds: Sequence[float], bounds: Sequence[np.ndarray]) 
             markersize=4, label=label,
         )  # fmt: skip
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: power_label(value))
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    label_powers(axes.yaxis)
