@@ -135,7 +135,7 @@ class LipschitzMethod(ABC):
         if network.is_sparse and not self.takes_sparse:
             return (
                 "needs dense matrices, and a convolution of this network is too large for one; "
-                "use eclipse_fast or norm_product, a smaller image or fewer channels"
+                "use best, lipsdp_neuron, eclipse_fast or norm_product"
             )
         return ""
 
