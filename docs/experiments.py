@@ -638,7 +638,7 @@ def _conv_bounds(figures: dict[str, Any]) -> str:
         "lower": "lower",
     }
     cases = {(row["side"], row["part"], row["method"]): row for row in figures["cases"]}
-    networks = dict.fromkeys((side, part) for side, part, _ in cases)
+    networks = sorted({(side, part) for side, part, _ in cases})
     values, costs = [], []
     for side, part in networks:
         found = {name: cases.get((side, part, name)) for name in methods}

@@ -108,7 +108,7 @@ class _NormStack(LayerStack):
         self.shape = shape
 
     def append(self, affine: AffineMap, layer: str) -> None:
-        """Take the norm of a layer's matrix."""
+        """Take the norm of a layer's matrix: for layers that have no way of their own here."""
         self.add(certified_spectral_norm(affine.matrix), affine.shape, layer)
 
     def linear(self, matrix: np.ndarray, bias: np.ndarray, layer: str) -> None:

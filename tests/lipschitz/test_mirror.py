@@ -105,15 +105,21 @@ def test_a_mirrored_solve_can_be_stopped_with_a_bound(stop):
     assert early.details["dual_value"] <= full.value
 
 
-def test_the_smaller_of_both_is_solved(monkeypatch):
-    sizes = []
+@pytest.fixture
+def sizes(monkeypatch):
+    """The block sizes of every problem that is solved while the test runs."""
+    found = []
     plain = structured.StructuredSolver.solve
 
     def watched(self, progress=None):
-        sizes.append(self.problem.dims)
+        found.append(self.problem.dims)
         return plain(self, progress)
 
     monkeypatch.setattr(structured.StructuredSolver, "solve", watched)
+    return found
+
+
+def test_the_smaller_of_both_is_solved(sizes):
     for dims in ([40, 12, 11, 2], [2, 11, 12, 40]):
         network = LayeredNetwork.from_arrays(dense_weights(1, dims), activation="relu")
         bound(network, "lipsdp_neuron")
@@ -121,15 +127,7 @@ def test_the_smaller_of_both_is_solved(monkeypatch):
     assert sizes == [(2, 11, 12)] * 4
 
 
-def test_one_multiplier_a_layer_is_mirrored_only_where_it_stays_one(monkeypatch):
-    sizes = []
-    plain = structured.StructuredSolver.solve
-
-    def watched(self, progress=None):
-        sizes.append(self.problem.dims)
-        return plain(self, progress)
-
-    monkeypatch.setattr(structured.StructuredSolver, "solve", watched)
+def test_one_multiplier_a_layer_is_mirrored_only_where_it_stays_one(sizes):
     network = LayeredNetwork.from_arrays(dense_weights(2, [9, 8, 7, 2]), activation="sigmoid")
     uneven = bound(network, "lipsdp_layer", slopes="propagated")
     assert sizes == [(8, 8, 7)]

@@ -10,8 +10,10 @@ from torch import nn
 from harmonicvae import LayeredNetwork
 from harmonicvae.exceptions import InputError, UnsupportedNetworkError
 from harmonicvae.lipschitz import bound, lower_bound, module_norm_product
+from harmonicvae.lipschitz.module_products import _NormStack
 from harmonicvae.models import ConvHarmonicVAE
 from harmonicvae.norms import certified_spectral_norm
+from harmonicvae.readers.affine_maps import AffineMap
 from tests.lipschitz.conv_networks import conv_module
 
 
@@ -78,6 +80,15 @@ def test_every_layer_counts_and_scales_are_folded_into_convolutions():
     plain = module_norm_product(module[:1], (3, 30, 30)).details["norms"]["Conv2d at '0'"]
     folded = result.details["norms"]["Conv2d at '0', BatchNorm2d at '1'"]
     assert folded < plain * float(scale.abs().max()) * 0.999
+
+
+def test_a_layer_without_a_way_of_its_own_gets_the_norm_of_its_matrix():
+    stack = _NormStack((2,))
+    stack.append(AffineMap(np.array([[3.0, 4.0]]), np.zeros(1), (1,)), "new layer")
+    ((layer, norm),) = stack.found()
+    assert (layer, norm) == ("new layer", pytest.approx(5.0))
+    assert norm >= 5.0 * (1 - 1e-15)
+    assert stack.weights == []
 
 
 def test_two_scalings_and_flattened_ones():

@@ -216,10 +216,12 @@ def test_the_modules_are_represented_exactly(trained, digits):
 def test_hermite_spectra_and_the_degree_identity(trained, digits, part, std):
     mean = digits[0] if part == "encoder_" else trained.transform(digits[:1])[0]
     module = copy.deepcopy(getattr(trained, part)).double()
-    found = hermite_spectrum(module, mean, std, n_samples=2048, random_state=0)
+    found = hermite_spectrum(module, mean, std, n_samples=8192, random_state=0)
     degrees, energy = np.arange(len(found.values)), found["jacobian_energy"]
     assert found["tail"].value < 1e-3 * found["variance"].value
-    assert (degrees * found.values).sum() == pytest.approx(std**2 * energy.value, rel=0.05)
+    share = (degrees * found.values).sum() / (std**2 * energy.value)
+    variance = found["variance"]  # its error is the largest, below 1 % here
+    assert abs(share - 1.0) <= min(0.02, 4.0 * variance.standard_error / variance.value)
     assert (degrees * found.lower).sum() <= std**2 * energy.upper
     assert (degrees * found.upper).sum() >= std**2 * energy.lower
 
